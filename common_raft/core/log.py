@@ -1,0 +1,157 @@
+"""The log of one node, in memory, and how far it has been written, committed and applied.
+
+Indexes start at 1 (paper, figure 2).  These marks order as
+
+    applied <= handed_out <= min(committed, persisted)        and        persisted <= written <= last_index
+
+where *written* is what a Ready has given to the disk and *persisted* what the disk has confirmed.  Entries up to
+``committed`` never change; everything behind it may be replaced by a leader of a later term.
+``(offset, offset_term)`` is the position just before the first entry: (0, 0) for a log that was never compacted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common_raft.core.errors import LogDamaged
+from common_raft.core.messages import Entry
+
+
+class RaftLog:
+    __slots__ = (
+        "_entries",
+        "applied",
+        "committed",
+        "handed_out",
+        "offset",
+        "offset_term",
+        "persisted",
+        "written",
+    )
+
+    def __init__(self, first_index: int, entries: Sequence[Entry], offset_term: int = 0) -> None:
+        self._entries = list(entries)
+        self.offset = first_index - 1
+        self.offset_term = offset_term
+        self.written = self.persisted = self.last_index
+        self.committed = self.handed_out = self.applied = self.offset
+
+    @property
+    def first_index(self) -> int:
+        return self.offset + 1
+
+    @property
+    def last_index(self) -> int:
+        return self.offset + len(self._entries)
+
+    @property
+    def last_term(self) -> int:
+        return self._entries[-1].term if self._entries else self.offset_term
+
+    def entry(self, index: int) -> Entry:
+        """The entry at ``index``; IndexError outside of first_index ... last_index."""
+        if not self.first_index <= index <= self.last_index:
+            raise IndexError(f"no entry {index}: the log holds {self.first_index} to {self.last_index}")
+        return self._entries[index - self.first_index]
+
+    def term(self, index: int) -> int:
+        """The term of the entry at ``index``, which may also be the offset; IndexError elsewhere."""
+        return self.offset_term if index == self.offset else self.entry(index).term
+
+    def holds(self, index: int, term: int) -> bool:
+        """Whether the log has an entry of ``term`` at ``index`` (the consistency check, paper section 5.3)."""
+        return self.offset <= index <= self.last_index and self.term(index) == term
+
+    def slice(self, low: int, high: int, max_bytes: int | None = None) -> list[Entry]:
+        """Entries ``low`` to ``high``, both included: at least one, then while they fit into ``max_bytes``."""
+        start, stop = low - self.first_index, high - self.offset
+        if max_bytes is not None:
+            size = 0
+            for position in range(start, stop):
+                size += len(self._entries[position].data)
+                if size > max_bytes and position > start:
+                    stop = position
+                    break
+        return self._entries[start:stop]
+
+    def is_up_to_date(self, last_index: int, last_term: int) -> bool:
+        """Whether a candidate's log is at least as up to date as this one (paper, section 5.4.1)."""
+        return (last_term, last_index) >= (self.last_term, self.last_index)
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Adds a leader's own entries: a leader never overwrites its log (paper, figure 3: append-only)."""
+        self._entries.extend(entries)
+
+    def merge(self, prev_index: int, prev_term: int, entries: Sequence[Entry]) -> int | None:
+        """Takes a leader's entries behind ``prev_index``; returns the index of the last one, None on a mismatch.
+
+        Only what conflicts is cut off: a delayed message must not shorten a log that is further on (paper,
+        figure 2, AppendEntries rule 3; PySyncObj and others truncate always, and lose acknowledged entries).
+        """
+        if not self.holds(prev_index, prev_term):
+            return None
+        last_new = prev_index + len(entries)
+        for position, entry in enumerate(entries):
+            index = prev_index + 1 + position
+            if index > self.last_index or self.term(index) != entry.term:
+                self._truncate_from(index)
+                self._entries.extend(entries[position:])
+                break
+        return last_new
+
+    def _truncate_from(self, index: int) -> None:
+        if index > self.last_index:
+            return
+        if index <= self.committed:
+            raise LogDamaged(
+                f"entry {index} conflicts with a leader's, but is committed (commit index {self.committed}): "
+                "the cluster's logs contradict each other; stop this node and rebuild it from the others"
+            )
+        del self._entries[index - self.first_index :]
+        self.written = min(self.written, index - 1)
+        self.persisted = min(self.persisted, index - 1)
+
+    def find_conflict_by_term(self, index: int, term: int) -> tuple[int, int]:
+        """The last position at or before ``index`` whose term is at most ``term``, as (index, term of it).
+
+        Whatever lies behind it cannot match a log that has ``term`` at ``index``, since terms only grow along
+        a log.  Both sides use this to skip a whole term in one round trip (etcd raft's findConflictByTerm; the
+        paper's end of section 5.3 hints at it).
+        """
+        index = min(index, self.last_index)
+        while index > self.offset and self.term(index) > term:
+            index -= 1
+        return (index, self.term(index)) if index >= self.offset else (self.offset, self.offset_term)
+
+    def commit_to(self, index: int) -> bool:
+        """Moves the commit index forward; returns whether it moved.  It never moves back."""
+        if index <= self.committed:
+            return False
+        if index > self.last_index:
+            raise LogDamaged(
+                f"commit index {index} lies behind the end of this log ({self.last_index}): entries that this "
+                "node once acknowledged are gone from its disk; remove the member and add it again"
+            )
+        self.committed = index
+        return True
+
+    def unwritten(self) -> tuple[int, list[Entry]]:
+        """What no Ready has given to the disk yet, as (first index, entries)."""
+        first = self.written + 1
+        return first, self._entries[first - self.first_index :]
+
+    def persisted_to(self, index: int, term: int) -> None:
+        """The disk has confirmed a write that ended with (``index``, ``term``).
+
+        A write may be confirmed after a new leader has replaced those very entries: then the term differs, and
+        the confirmation says nothing about what stands there now.
+        """
+        if index > self.persisted and self.holds(index, term):
+            self.persisted = index
+
+    def to_apply(self, max_bytes: int) -> tuple[int, list[Entry]]:
+        """What is committed, on this node's disk, and not yet handed out, as (first index, entries)."""
+        low, high = self.handed_out + 1, min(self.committed, self.persisted)
+        if low > high:
+            return low, []
+        return low, self.slice(low, high, max_bytes)
