@@ -1,0 +1,150 @@
+"""Commands between a client's request and their result: collected, sealed, sent, waited for.
+
+    pending --seal--> unsent --take_unsent--> waiting --resolve--> done
+                         |                       |
+                         +---- deadline, refusal, stop: done with a ProposalError
+
+Only what was never sent may be sent again: once a batch has left for the log, its outcome is unknown until it is
+applied, and a deadline ends the waiting.  Time is what the caller says it is, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Generic, NamedTuple
+
+from common_raft.drivers.envelope import seal
+from common_raft.drivers.machine import Command, Done, ProposalError, Result, StateMachine
+
+#: Commands that wait at one node, in all stages: each holds a client's connection, and those are bounded below it.
+MAX_COMMANDS = 65_536
+#: Bytes of sealed batches that wait at one node.
+MAX_BYTES = 256 << 20
+#: One batch: half of what a leader joins into an entry, so that several nodes' batches share one.
+MAX_BATCH_BYTES = 512 << 10
+MAX_BATCH_COMMANDS = 4096
+
+TIMED_OUT = "etcdserver: request timed out"
+TOO_MANY = "etcdserver: too many requests"
+STOPPED = "etcdserver: server stopped"
+
+
+class Batch(NamedTuple, Generic[Result]):
+    sequence: int
+    deadline: float
+    sealed: bytes
+    done: Sequence[Done[Result]]
+
+
+class Proposals(Generic[Command, Result]):
+    """All commands that clients of this node wait for.
+
+    ``incarnation`` (32 bit, different at every start) is the upper half of the sequence numbers, so that batches
+    of an earlier life, still in the log, are nobody's.
+    """
+
+    def __init__(
+        self, machine: StateMachine[Command, Result], origin: int, incarnation: int, timeout: float
+    ) -> None:
+        self._machine = machine
+        self._origin = origin
+        self._sequence = incarnation << 32
+        self._timeout = timeout
+        self._commands: list[Command] = []
+        self._done: list[Done[Result]] = []
+        self._unsent: deque[Batch[Result]] = deque()
+        self._waiting: dict[int, Batch[Result]] = {}  # in order of sequence, and so of deadline
+        self._count = 0
+        self._bytes = 0
+
+    def add(self, command: Command, done: Done[Result]) -> None:
+        """Takes a command; past the limits it is done at once, with an error."""
+        if self._count + len(self._commands) >= MAX_COMMANDS or self._bytes >= MAX_BYTES:
+            done(ProposalError(TOO_MANY))
+            return
+        self._commands.append(command)
+        self._done.append(done)
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._commands)
+
+    def seal_pending(self, now: float) -> None:
+        """Turns what has come since the last call into sealed batches."""
+        commands, self._commands = self._commands, []
+        done, self._done = self._done, []
+        for start in range(0, len(commands), MAX_BATCH_COMMANDS):
+            stop = start + MAX_BATCH_COMMANDS
+            self._seal(commands[start:stop], done[start:stop], now + self._timeout)
+
+    def _seal(self, commands: list[Command], done: list[Done[Result]], deadline: float) -> None:
+        payload = self._machine.encode(commands)
+        if len(payload) > MAX_BATCH_BYTES and len(commands) > 1:
+            middle = len(commands) // 2
+            self._seal(commands[:middle], done[:middle], deadline)
+            self._seal(commands[middle:], done[middle:], deadline)
+            return
+        self._sequence += 1
+        sealed = seal(self._origin, self._sequence, payload)
+        self._unsent.append(Batch(self._sequence, deadline, sealed, done))
+        self._count += len(done)
+        self._bytes += len(sealed)
+
+    def take_unsent(self) -> list[bytes]:
+        """The sealed batches that nobody has taken yet; from here on their outcome is unknown until resolved."""
+        taken = list(self._unsent)
+        self._unsent.clear()
+        for batch in taken:
+            self._waiting[batch.sequence] = batch
+        return [batch.sealed for batch in taken]
+
+    @property
+    def unsent(self) -> bool:
+        return bool(self._unsent)
+
+    def is_waiting(self, origin: int, sequence: int) -> bool:
+        return origin == self._origin and sequence in self._waiting
+
+    def resolve(self, sequence: int, results: Sequence[Result]) -> None:
+        """The batch was applied: everybody who waits for it gets a result."""
+        batch = self._forget(self._waiting.pop(sequence))
+        for done, result in zip(batch.done, results, strict=True):
+            done(result)
+
+    def refuse(self, sequences: Iterable[int], cause: str) -> None:
+        """These batches were not appended, and never will be."""
+        for sequence in sequences:
+            batch = self._waiting.pop(sequence, None)
+            if batch is not None:
+                self._fail(batch, cause)
+
+    def expire(self, now: float) -> None:
+        """Ends the waiting of all batches whose deadline has passed."""
+        while self._unsent and self._unsent[0].deadline <= now:
+            self._fail(self._unsent.popleft(), TIMED_OUT)
+        while self._waiting:
+            sequence = next(iter(self._waiting))
+            if self._waiting[sequence].deadline > now:
+                break
+            self._fail(self._waiting.pop(sequence), TIMED_OUT)
+
+    def stop(self) -> None:
+        """Ends all waiting: the node stops."""
+        for done in self._done:
+            done(ProposalError(STOPPED))
+        self._commands, self._done = [], []
+        for batch in [*self._unsent, *self._waiting.values()]:
+            self._fail(batch, STOPPED)
+        self._unsent.clear()
+        self._waiting.clear()
+
+    def _fail(self, batch: Batch[Result], cause: str) -> None:
+        self._forget(batch)
+        for done in batch.done:
+            done(ProposalError(cause))
+
+    def _forget(self, batch: Batch[Result]) -> Batch[Result]:
+        self._count -= len(batch.done)
+        self._bytes -= len(batch.sealed)
+        return batch
