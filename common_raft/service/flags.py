@@ -1,0 +1,169 @@
+"""etcd's command line: the same names, defaults and checks; each flag also as ``RAFTSTACKS_NAME`` in the environment.
+
+A flag on the command line wins over the environment (as in etcd).  What is wrong is said in one line, and ends the
+process with exit status 1 before anything is touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from common_raft.service.cluster import (
+    Cluster,
+    FlagError,
+    Url,
+    build_cluster,
+    parse_initial_cluster,
+    parse_urls,
+)
+
+LOG_LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR", "panic": "CRITICAL"}
+CLIENT_URL = "http://localhost:2379"
+PEER_URL = "http://localhost:2380"
+#: etcd's own bounds (embed.Config.Validate).
+MAX_ELECTION_MS = 50_000
+ELECTION_PER_HEARTBEAT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the flags say, checked.  Times are in seconds, sizes in bytes."""
+
+    name: str
+    data_dir: Path
+    listen_client_urls: Sequence[Url]
+    advertise_client_urls: Sequence[Url]
+    listen_peer_urls: Sequence[Url]
+    cluster: Cluster
+    heartbeat_interval: float
+    election_timeout: float
+    max_request_bytes: int
+    fsync: bool
+    server: str
+    log_level: str
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise FlagError(f"{message}; see --help")
+
+
+def parse_flags(
+    prog: str, servers: Sequence[str], argv: Sequence[str], environ: Mapping[str, str]
+) -> Settings:
+    """Reads the command line and the environment.  Raises FlagError; ``--help`` and ``--version`` exit."""
+    parser = _make_parser(prog, servers)
+    values = vars(parser.parse_args([*_from_environment(parser, environ), *argv]))
+    name = values["name"]
+    client_urls, peer_urls = values["listen_client_urls"], values["initial_advertise_peer_urls"]
+    if client_urls and not values["advertise_client_urls"]:
+        raise FlagError("--advertise-client-urls is required when --listen-client-urls is set explicitly")
+    advertised = parse_urls("initial-advertise-peer-urls", peer_urls or PEER_URL)
+    members = parse_initial_cluster(values["initial_cluster"] or f"{name}={peer_urls or PEER_URL}")
+    heartbeat, election = _check_times(values["heartbeat_interval"], values["election_timeout"])
+    return Settings(
+        name=name,
+        data_dir=Path(values["data_dir"] or f"{name}.raft"),
+        listen_client_urls=parse_urls("listen-client-urls", client_urls or CLIENT_URL),
+        advertise_client_urls=parse_urls(
+            "advertise-client-urls", values["advertise_client_urls"] or CLIENT_URL
+        ),
+        listen_peer_urls=parse_urls("listen-peer-urls", values["listen_peer_urls"] or PEER_URL),
+        cluster=build_cluster(name, advertised, members, values["initial_cluster_token"]),
+        heartbeat_interval=heartbeat,
+        election_timeout=election,
+        max_request_bytes=values["max_request_bytes"],
+        fsync=not values["unsafe_no_fsync"],
+        server=values["server"],
+        log_level=LOG_LEVELS[values["log_level"]],
+    )
+
+
+def _make_parser(prog: str, servers: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"python -m {prog}",
+        allow_abbrev=False,
+        description=f"{prog}: a key-value service on Raft that speaks etcd's v2 API. Flags are etcd's; each can "
+        "also be set in the environment, as RAFTSTACKS_DATA_DIR for --data-dir.",
+    )
+    add = parser.add_argument
+    add("--name", default="default", type=_not_empty, help="this member's name (default: %(default)s)")
+    add("--data-dir", metavar="DIR", help="where the log is kept (default: NAME.raft)")
+    add("--listen-client-urls", metavar="URLS", help=f"where clients are answered (default: {CLIENT_URL})")
+    add("--advertise-client-urls", metavar="URLS", help="client URLs to tell others")
+    add("--listen-peer-urls", metavar="URLS", help=f"where peers are answered (default: {PEER_URL})")
+    add("--initial-advertise-peer-urls", metavar="URLS", help="peer URLs as --initial-cluster has them")
+    add("--initial-cluster", metavar="NAME=URL,...", help="all members (default: this one alone)")
+    add(
+        "--initial-cluster-state",
+        default="new",
+        choices=["new"],
+        help="joining an existing cluster is not served yet (default: %(default)s)",
+    )
+    add("--initial-cluster-token", default="etcd-cluster", help="keeps clusters apart (default: %(default)s)")
+    add("--heartbeat-interval", default=100, type=_positive, metavar="MS", help="default: %(default)s ms")
+    add("--election-timeout", default=1000, type=_positive, metavar="MS", help="default: %(default)s ms")
+    add("--max-request-bytes", default=1_572_864, type=_positive, metavar="N", help="default: %(default)s")
+    add(
+        "--unsafe-no-fsync",
+        type=_boolean,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="BOOL",
+        help="do not wait for the disk: a crash of the machine loses acknowledged writes",
+    )
+    add("--server", default=servers[0], choices=servers, help="the HTTP server (default: %(default)s)")
+    add("--log-level", default="info", choices=list(LOG_LEVELS), help="default: %(default)s")
+    return parser
+
+
+def _from_environment(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> list[str]:
+    """Flags set in the environment, as arguments.  An unknown RAFTSTACKS_ variable is refused, as a flag would be."""
+    names = {
+        "RAFTSTACKS_" + option[2:].replace("-", "_").upper(): option
+        for option in parser._option_string_actions
+        if option.startswith("--") and option != "--help"
+    }
+    arguments = []
+    for variable, value in environ.items():
+        if variable in names:
+            arguments.append(f"{names[variable]}={value}")
+        elif variable.startswith("RAFTSTACKS_"):
+            raise FlagError(f"environment variable {variable} is no flag; see --help")
+    return arguments
+
+
+def _check_times(heartbeat_ms: int, election_ms: int) -> tuple[float, float]:
+    if election_ms < ELECTION_PER_HEARTBEAT * heartbeat_ms:
+        raise FlagError(
+            f"--election-timeout {election_ms} ms must be at least {ELECTION_PER_HEARTBEAT} times "
+            f"--heartbeat-interval {heartbeat_ms} ms"
+        )
+    if election_ms > MAX_ELECTION_MS:
+        raise FlagError(f"--election-timeout {election_ms} ms is too long: at most {MAX_ELECTION_MS} ms")
+    return heartbeat_ms / 1000, election_ms / 1000
+
+
+def _not_empty(text: str) -> str:
+    if not text or "," in text or "=" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a name without ',' and '='")
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number above 0")
+    return int(text)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "1", "t"):
+        return True
+    if text.lower() in ("false", "0", "f"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} must be true or false")
