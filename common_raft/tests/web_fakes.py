@@ -1,0 +1,59 @@
+"""A node that is a cluster by itself: it applies at once what is proposed, without Raft, disk or network."""
+
+from collections.abc import Callable
+
+from common_raft.keyspace import Command, HashMapStore, Keyspace, Result
+
+
+class FakeFailure(Exception):
+    """Stands for the driver's ProposalError."""
+
+    @property
+    def cause(self) -> str:
+        return str(self)
+
+
+class FakeNode:
+    """Satisfies what the web layer asks of the driver. Set `failure` to make everything fail from now on.
+
+    With `held` a list, answers wait there until the test calls them.
+    """
+
+    id = 0x3115797E2B89D053
+    cluster_id = 0xF1B301C7DDA370D8
+    name = "n1"
+
+    def __init__(self, keyspace: Keyspace | None = None) -> None:
+        self.keyspace = keyspace or Keyspace(HashMapStore())
+        self.term = 2
+        self.applied = 3
+        self.leader = self.id
+        self.failure: FakeFailure | None = None
+        self.held: list[Callable[[], None]] | None = None
+
+    def propose(self, command: Command, done: Callable[[Result | FakeFailure], None]) -> None:
+        self._answer(lambda: self._apply(command, done))
+
+    def read_index(self, done: Callable[[FakeFailure | None], None]) -> None:
+        self._answer(lambda: done(self.failure))
+
+    def _apply(self, command: Command, done: Callable[[Result | FakeFailure], None]) -> None:
+        if self.failure is not None:
+            done(self.failure)
+            return
+        self.applied += 1
+        (results,) = self.keyspace.apply([(self.keyspace.encode([command]), True)])
+        assert results is not None
+        done(results[0])
+
+    def _answer(self, call: Callable[[], None]) -> None:
+        if self.held is None:
+            call()
+        else:
+            self.held.append(call)
+
+    def release(self) -> None:
+        """Give all held answers, the newest first: the order in which they must not go out."""
+        assert self.held is not None
+        while self.held:
+            self.held.pop()()

@@ -1,0 +1,493 @@
+"""The fast front: an `asyncio.Protocol` on httptools' parser, in the loop that also runs Raft.
+
+A connection's life, with what ends each wait in brackets:
+
+    idle --first byte--> reading --last byte--> waiting --answer--> idle
+    [limits.idle]        [limits.request]       [the node's own deadline]
+
+Requests of one connection are answered in their order, whatever order their answers come in. While too many of them
+wait, or the client does not take its answers, nothing more is read from it. Requests that the parser cannot read get
+what Go's server says to them, and then the connection is closed.
+
+Speed: no task, future or timer per request; one small object for each that waits; one join and one write per answer.
+"""
+
+import asyncio
+import re
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+
+import httptools
+
+from common_raft.web.etcd_v2 import EtcdV2
+from common_raft.web.limits import Address, Limits, bind
+from common_raft.web.response import Response
+
+_STATUS_LINES = {
+    version: {
+        status.value: f"HTTP/{version} {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+    }
+    for version in ("1.0", "1.1")
+}
+_STATUS_11 = _STATUS_LINES["1.1"]
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_EXPECTATION_FAILED = b"HTTP/1.1 417 Expectation Failed\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_METHODS = {name.encode(): name for name in ("GET", "PUT", "DELETE", "POST", "HEAD", "OPTIONS")}
+
+# Headers that matter here, by the spellings seen in practice; others are looked up in lower case.
+_CONTENT_TYPE, _HOST, _CONTENT_LENGTH, _EXPECT, _ENCODING = range(5)
+_HEADERS = {
+    spelling: kind
+    for kind, name in enumerate(
+        (b"content-type", b"host", b"content-length", b"expect", b"transfer-encoding")
+    )
+    for spelling in (name, name.title())
+}
+_HOST_VALUE = re.compile(rb"[0-9A-Za-z!$%&'()*+,\-.:;=\[\]_~]*").fullmatch
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) (\S+) HTTP/1\.[01]\r?\n")
+
+_SLICE = 8 << 10  # bytes parsed between two looks at how many requests wait
+_SWEEP = 1.0  # seconds between two looks for connections past a deadline
+
+
+class _Exchange:
+    """A request whose answer is awaited or not yet written."""
+
+    __slots__ = ("connection", "keep_alive", "response", "silent", "version")
+
+    def __init__(self, connection: "_Connection", version: str, keep_alive: bool, silent: bool) -> None:
+        self.connection = connection
+        self.version = version
+        self.keep_alive = keep_alive
+        self.silent = silent  # HEAD: headers only
+        self.response: Response | None = None
+
+    def respond(self, response: Response) -> None:
+        self.response = response
+        connection = self.connection
+        if connection.queue and connection.queue[0] is self:
+            connection.flush()
+
+
+class _Connection(asyncio.Protocol):
+    """One client. Invariant: `queue` holds the requests without a written answer, oldest first."""
+
+    __slots__ = (
+        "_backlog", "_body", "_body_bytes", "_content_type", "_expects", "_front", "_header_bytes", "_hosts",
+        "_in_body", "_last", "_owes_continue", "_parser", "_paused", "_reading", "_refusal", "_transport", "_url",
+        "_write_blocked", "queue", "since",
+    )  # fmt: skip
+
+    def __init__(self, front: "NativeFront") -> None:
+        self._front = front
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self.queue: deque[_Exchange] = deque()
+        self.since = front.now  # when the present wait (for a request, for its rest, for writing) began
+        self._backlog = b""  # received and not parsed, because too many requests wait
+        self._paused = False
+        self._write_blocked = False
+        self._last = False  # nothing after the request last read will be read
+        self._owes_continue = False
+        self._refusal: bytes | None = None  # what to say, after what waits, before closing
+        self._reading = False
+        self._in_body = False
+        self._header_bytes = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._url = b""
+        self._content_type: bytes | None = None
+        self._hosts = 0
+        self._expects = False
+        self._body = b""
+
+    # -- what the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._front.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._transport = None
+        self.queue.clear()
+        self._backlog = b""
+        self._last = True
+        self._front.lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._backlog:
+            self._backlog += data
+        elif len(data) <= _SLICE and not self._paused:
+            self._feed(data)
+        else:
+            self._backlog = data
+            self._drain()
+
+    def eof_received(self) -> bool:
+        """The client sends no more. Keep the connection until what it asked for is answered."""
+        self._last = True
+        return bool(self.queue)
+
+    def pause_writing(self) -> None:
+        self._write_blocked = True
+        self.since = self._front.now
+        self._pause()
+
+    def resume_writing(self) -> None:
+        self._write_blocked = False
+        self.since = self._front.now
+        self._resume()
+
+    # -- back-pressure
+
+    def _drain(self) -> None:
+        """Parse what was received, as long as not too many requests wait."""
+        while self._backlog and not self._last:
+            if self._write_blocked or len(self.queue) >= self._front.limits.pipelined:
+                self._pause()
+                return
+            piece, self._backlog = self._backlog[:_SLICE], self._backlog[_SLICE:]
+            self._feed(piece)
+        if self._last:
+            self._backlog = b""
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        self._drain()
+        if self._paused and not self._backlog and not self._write_blocked and self._transport is not None:
+            self._paused = False
+            self.since = self._front.now
+            self._transport.resume_reading()
+
+    # -- parsing
+
+    def _feed(self, data: bytes) -> None:
+        if self._last:
+            return
+        between = not self._reading
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserInvalidMethodError:
+            if not (between and self._unknown_method(data)):
+                self._refuse("400 Bad Request")
+        except httptools.HttpParserError:
+            if not self._last:
+                self._refuse("400 Bad Request")
+        if self._reading and not self._in_body:
+            self._header_bytes += len(data)
+            if self._header_bytes > self._front.limits.header_bytes + _SLICE:
+                self._refuse("431 Request Header Fields Too Large")
+        if len(self.queue) >= self._front.limits.pipelined:
+            self._pause()
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """The request was read in full; etcd does not upgrade, so the rest is more HTTP."""
+        self._parser = httptools.HttpRequestParser(self)
+        if rest:
+            self._feed(rest)
+
+    def _unknown_method(self, data: bytes) -> bool:
+        """Answer a request line whose method the parser does not know; what follows it is not read."""
+        match = _REQUEST_LINE.match(data)
+        if match is None:
+            return False
+        self._reading = False
+        self._last = True
+        exchange = _Exchange(self, "1.1", False, False)
+        self.queue.append(exchange)
+        self._front.api.handle(match[1].decode(), match[2], None, b"", exchange.respond)
+        return True
+
+    def on_message_begin(self) -> None:
+        self._reading = True
+        self._in_body = False
+        self._header_bytes = 0
+        self.since = self._front.now
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        kind = _HEADERS.get(name)
+        if kind is None:
+            kind = _HEADERS.get(name.lower())
+            if kind is None:
+                return
+        if self._in_body:  # a trailer
+            return
+        if kind == _HOST:
+            self._hosts += 1
+            if not _HOST_VALUE(value):
+                self._refuse("400 Bad Request: malformed Host header")
+        elif kind == _CONTENT_TYPE:
+            if self._content_type is None:
+                self._content_type = value
+        elif kind == _CONTENT_LENGTH:
+            if len(value) > 18 or (value.isdigit() and int(value) > self._front.limits.body_bytes):
+                self._refuse("413 Request Entity Too Large")
+        elif kind == _EXPECT:
+            self._expect(value)
+        elif value.lower() != b"chunked":
+            self._refuse("501 Not Implemented", "Unsupported transfer encoding")
+
+    def _expect(self, value: bytes) -> None:
+        if value.lower() == b"100-continue":
+            self._expects = True
+        else:
+            self._refuse_with(_EXPECTATION_FAILED)
+
+    def on_headers_complete(self) -> None:
+        self._in_body = True
+        self._body_bytes = 0
+        if self._hosts != 1:
+            self._check_hosts()
+        if self._expects and not self._last:
+            if self.queue:
+                self._owes_continue = True
+            else:
+                self._write(_CONTINUE)
+
+    def _check_hosts(self) -> None:
+        if self._hosts > 1:
+            self._refuse("400 Bad Request: too many Host headers")
+        elif self._parser.get_http_version() == "1.1":
+            self._refuse("400 Bad Request: missing required Host header")
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > self._front.limits.body_bytes:
+            self._refuse("413 Request Entity Too Large")
+        elif self._body:
+            self._body += body
+        else:
+            self._body = body
+
+    def on_message_complete(self) -> None:
+        self._reading = False
+        self.since = self._front.now
+        if self._last:
+            return
+        parser = self._parser
+        version = parser.get_http_version()
+        if version != "1.1" and version != "1.0":
+            self._refuse_version(version)
+            return
+        keep_alive = parser.should_keep_alive()
+        raw_method = parser.get_method()
+        method = _METHODS.get(raw_method) or raw_method.decode("latin-1")
+        exchange = _Exchange(self, version, keep_alive, method == "HEAD")
+        if not keep_alive:
+            self._last = True
+        self.queue.append(exchange)
+        url, content_type, body = self._url, self._content_type, self._body
+        self._begin()
+        self._front.api.handle(method, url, content_type, body, exchange.respond)
+
+    def _refuse_version(self, version: str) -> None:
+        if version == "0.9":
+            self._refuse("400 Bad Request")
+        else:
+            self._refuse("505 HTTP Version Not Supported: unsupported protocol version")
+
+    # -- answering
+
+    def _refuse(self, status: str, text: str | None = None) -> None:
+        """Say what Go's server says to a request that it cannot read, after all answers before it; then close."""
+        head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+        self._refuse_with((head + (text or status)).encode())
+
+    def _refuse_with(self, answer: bytes) -> None:
+        if self._last:
+            return
+        self._last = True
+        self._reading = False
+        self._refusal = answer
+        if not self.queue:
+            self._finish()
+
+    def flush(self) -> None:
+        """Write all answers that are there and whose turn it is."""
+        queue = self.queue
+        while queue:
+            exchange = queue[0]
+            response = exchange.response
+            if response is None:
+                return
+            queue.popleft()
+            if exchange.version == "1.1" and exchange.keep_alive and not (exchange.silent or response.close):
+                body = response.body
+                self._write(
+                    b"".join(
+                        (
+                            _STATUS_11[response.status],
+                            response.head,
+                            self._front.date,
+                            b"%d\r\n\r\n" % len(body),
+                            body,
+                        )
+                    )
+                )
+            else:
+                self._write_unusual(exchange, response)
+        self._flushed()
+
+    def _write_unusual(self, exchange: _Exchange, response: Response) -> None:
+        """An answer to HEAD or HTTP/1.0, or the last one of a connection."""
+        lines = [_STATUS_LINES[exchange.version][response.status], response.head]
+        if response.close:
+            exchange.keep_alive = False
+            lines += (b"Connection: close\r\n\r\n", response.body)
+        else:
+            body = response.body
+            if body or not exchange.silent:
+                lines.append(self._front.date + b"%d\r\n" % len(body))
+            else:
+                lines.append(self._front.date[: -len(b"Content-Length: ")])
+            if exchange.version == "1.0":
+                lines.append(b"Connection: keep-alive\r\n" if exchange.keep_alive else b"")
+            elif not exchange.keep_alive:
+                lines.append(b"Connection: close\r\n")
+            lines += (b"\r\n", b"" if exchange.silent else body)
+        self._write(b"".join(lines))
+        if not exchange.keep_alive:
+            self._last = True
+            self.queue.clear()
+
+    def _flushed(self) -> None:
+        """All is answered: go on reading, or close."""
+        if self._refusal is not None or (self._last and not self._reading) or self._front.stopping:
+            self._finish()
+            return
+        if self._owes_continue:
+            self._owes_continue = False
+            if self._reading:
+                self._write(_CONTINUE)
+        if self._paused:
+            self._resume()
+
+    def _finish(self) -> None:
+        """Say the last words, if there are any, and close."""
+        self._last = True
+        if self._refusal is not None:
+            self._write(self._refusal)
+            self._refusal = None
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.close()
+
+    def _write(self, data: bytes) -> None:
+        transport = self._transport
+        # uvloop's write raises once the transport is closed.
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+
+    # -- what the front calls
+
+    def sweep(self, now: float) -> None:
+        """End the connection if it has waited too long."""
+        limits = self._front.limits
+        waited = now - self.since
+        if self._write_blocked:
+            if waited > limits.write:
+                self.abort()
+        elif self._reading:
+            if waited > limits.request and not self._paused:
+                self._refuse("408 Request Timeout")
+        elif not self.queue and waited > limits.idle:
+            self._finish()
+
+    def turn_away(self) -> None:
+        """The front has as many connections as it may."""
+        self._refuse("503 Service Unavailable", "503 Service Unavailable: too many connections")
+
+    def stop(self) -> None:
+        """Close now if nothing is under way, otherwise after the answers that are awaited."""
+        if not self.queue:
+            self._finish()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class NativeFront:
+    """The listening sockets and all connections. Use `start`."""
+
+    def __init__(self, api: EtcdV2, limits: Limits) -> None:
+        self.api = api
+        self.limits = limits
+        self.stopping = False
+        self.now = 0.0  # the loop's time, as of the last sweep: exact enough for deadlines of many seconds
+        self.date = b""  # the header lines that end every answer, up to the length
+        self._connections: set[_Connection] = set()
+        self._servers: list[asyncio.Server] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._closed = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._sweep()
+
+    async def listen(self, sockets: Sequence[socket.socket]) -> None:
+        for opened in sockets:
+            server = await self._loop.create_server(
+                lambda: _Connection(self), sock=opened, backlog=self.limits.backlog
+            )
+            self._servers.append(server)
+
+    def opened(self, connection: _Connection) -> None:
+        self._connections.add(connection)
+        if len(self._connections) > self.limits.connections or self.stopping:
+            connection.turn_away()
+
+    def lost(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    def _sweep(self) -> None:
+        self.now = self._loop.time()
+        self.date = f"Date: {formatdate(time.time(), usegmt=True)}\r\nContent-Length: ".encode()
+        for connection in list(self._connections):
+            connection.sweep(self.now)
+        self._timer = self._loop.call_later(_SWEEP, self._sweep)
+
+    async def close(self, grace: float = 5.0) -> None:
+        """Stop listening, answer what is under way for at most `grace` seconds, and close every connection."""
+        self.stopping = True
+        for server in self._servers:
+            server.close()
+        self._empty.clear()
+        for connection in list(self._connections):
+            connection.stop()
+        if self._connections:
+            try:
+                await asyncio.wait_for(self._empty.wait(), grace)
+            except TimeoutError:
+                for connection in list(self._connections):
+                    connection.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._closed.set()
+
+    async def wait(self) -> None:
+        """Until the front is closed."""
+        await self._closed.wait()
+
+
+async def start(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> NativeFront:
+    """Serve `api` on these addresses, in the running loop. Raises ListenError."""
+    sockets = bind(listen, limits.backlog)
+    front = NativeFront(api, limits)
+    await front.listen(sockets)
+    return front
