@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import cast
 
 import httptools
 
@@ -109,8 +110,8 @@ class _Connection(asyncio.Protocol):
     # -- what the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not to be checked with isinstance: uvloop's transports do not descend from asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         self._front.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
