@@ -78,12 +78,12 @@ def parse_initial_cluster(text: str) -> dict[str, list[Url]]:
         members.setdefault(name, []).append(_parse_url("initial-cluster", url))
     taken: dict[str, str] = {}
     for name, urls in members.items():
-        for url in urls:
-            if url.text in taken:
+        for member_url in urls:
+            if member_url.text in taken:
                 raise FlagError(
-                    f"--initial-cluster: {url.text} is given twice, for {taken[url.text]} and {name}"
+                    f"--initial-cluster: {member_url.text} is given twice, for {taken[member_url.text]} and {name}"
                 )
-            taken[url.text] = name
+            taken[member_url.text] = name
     return members
 
 

@@ -20,8 +20,9 @@ from common_raft.keyspace.store import Store
 from common_raft.service.cluster import FlagError, Url
 from common_raft.service.flags import Settings, parse_flags
 from common_raft.storage import StorageError, Wal
-from common_raft.web import EtcdV2
-from common_raft.web.fronts import Limits
+from common_raft.web.etcd_v2 import EtcdV2
+from common_raft.web.limits import Limits
+from common_raft.web.stats import AppendCounts
 
 log = logging.getLogger("raftstacks")
 T = TypeVar("T")
@@ -66,9 +67,10 @@ async def _serve(variant: Variant, settings: Settings) -> None:
     server: RunningServer | None = None
     try:
         await _listening(node.start(), "listen-peer-urls", settings.listen_peer_urls)
-        api = EtcdV2(node, keyspace)
+        counters = node.counters
+        api = EtcdV2(node, keyspace, lambda: AppendCounts(counters.appends_received, counters.appends_sent))
         addresses = [url.address for url in settings.listen_client_urls]
-        limits = Limits(max_body_bytes=settings.max_request_bytes)
+        limits = Limits(body_bytes=settings.max_request_bytes)
         start = variant.servers[settings.server](addresses, api, limits)
         server = await _listening(start, "listen-client-urls", settings.listen_client_urls)
         log.info(

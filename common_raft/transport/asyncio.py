@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from random import uniform
+from typing import cast
 
 from common_raft.transport.codec import FrameError, FrameReader, encode_frame
 from common_raft.transport.messages import Hello, PeerMessage, Refusal
@@ -159,10 +160,9 @@ class _Link(asyncio.Protocol):
             transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
         self._reader = FrameReader()
-        transport.write(encode_frame(self._hello))
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self._transport.write(encode_frame(self._hello))
 
     def data_received(self, data: bytes) -> None:
         """Nothing comes this way but the reason why the peer will not listen."""
@@ -194,8 +194,7 @@ class _Inbound(asyncio.Protocol):
         self._name = "?"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)
         self._name = "{}:{}".format(*(transport.get_extra_info("peername") or ("?", 0))[:2])
         if len(self._owner.strangers) >= MAX_STRANGERS:
             self._refuse(f"{MAX_STRANGERS} connections have not said yet who they are")

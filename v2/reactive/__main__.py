@@ -1,8 +1,8 @@
 """``python -m v2.reactive``: the wiring of front, driver and store."""
 
-from common_raft.keyspace import HashMapStore
+from common_raft.keyspace.hashmap import HashMapStore
 from common_raft.service import Variant, main
-from common_raft.web.fronts import SERVERS
+from common_raft.web.fronts import native
 
 if __name__ == "__main__":
-    main(Variant("v2.reactive", HashMapStore, SERVERS))
+    main(Variant("v2.reactive", HashMapStore, {"native": native.start}))
