@@ -26,7 +26,7 @@ import httptools
 
 from common_raft.web.etcd_v2 import EtcdV2
 from common_raft.web.limits import Address, Limits, bind
-from common_raft.web.response import Response
+from common_raft.web.response import BAD_REQUEST, Response
 
 _STATUS_LINES = {
     version: {
@@ -35,8 +35,8 @@ _STATUS_LINES = {
     for version in ("1.0", "1.1")
 }
 _STATUS_11 = _STATUS_LINES["1.1"]
+_LENGTH = b"Content-Length: "
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_EXPECTATION_FAILED = b"HTTP/1.1 417 Expectation Failed\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _METHODS = {name.encode(): name for name in ("GET", "PUT", "DELETE", "POST", "HEAD", "OPTIONS")}
 
 # Headers that matter here, by the spellings seen in practice; others are looked up in lower case.
@@ -51,8 +51,24 @@ _HEADERS = {
 _HOST_VALUE = re.compile(rb"[0-9A-Za-z!$%&'()*+,\-.:;=\[\]_~]*").fullmatch
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) (\S+) HTTP/1\.[01]\r?\n")
 
+_HIGH_BYTE = re.compile(rb"[\x80-\xff]")
+
 _SLICE = 8 << 10  # bytes parsed between two looks at how many requests wait
 _SWEEP = 1.0  # seconds between two looks for connections past a deadline
+
+
+def _is_unknown(method: bytes) -> bool:
+    try:
+        httptools.HttpRequestParser(None).feed_data(method + b" ")
+    except httptools.HttpParserInvalidMethodError:
+        return True
+    return False
+
+
+def _refusal(status: str, text: str | None = None) -> bytes:
+    """What Go's server says before it closes a connection on which it could not read a request."""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+    return (head + (text or status)).encode()
 
 
 class _Exchange:
@@ -175,17 +191,12 @@ class _Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         if self._last:
             return
-        between = not self._reading
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserInvalidMethodError:
-            if not (between and self._unknown_method(data)):
-                self._refuse("400 Bad Request")
-        except httptools.HttpParserError:
-            if not self._last:
-                self._refuse("400 Bad Request")
+        except httptools.HttpParserError as error:
+            self._unreadable(data, error)
         if self._reading and not self._in_body:
             self._header_bytes += len(data)
             if self._header_bytes > self._front.limits.header_bytes + _SLICE:
@@ -199,17 +210,34 @@ class _Connection(asyncio.Protocol):
         if rest:
             self._feed(rest)
 
-    def _unknown_method(self, data: bytes) -> bool:
-        """Answer a request line whose method the parser does not know; what follows it is not read."""
+    def _unreadable(self, data: bytes, error: httptools.HttpParserError) -> None:
+        """The parser is stricter than Go's server: help it where clients depend on that, refuse the rest.
+
+        Help comes only if the request is the first in `data`; nobody pipelines such things.
+        """
+        if self._last:
+            return
         match = _REQUEST_LINE.match(data)
-        if match is None:
-            return False
+        if match is not None and isinstance(error, httptools.HttpParserInvalidMethodError):
+            if _is_unknown(match[1]):
+                self._answer_unknown(match[1].decode(), match[2])
+                return
+        elif match is not None and isinstance(error, httptools.HttpParserInvalidURLError):
+            spelt = _HIGH_BYTE.sub(lambda high: b"%%%02X" % high[0][0], match[2])
+            if spelt != match[2]:  # a path in UTF-8, not percent-encoded, as curl sends it
+                self._begin()
+                self._parser = httptools.HttpRequestParser(self)
+                self._feed(match[1] + b" " + spelt + data[match.end(2) :])
+                return
+        self._refuse("400 Bad Request")
+
+    def _answer_unknown(self, method: str, target: bytes) -> None:
+        """A method that the parser does not know is answered from the request line; what follows is not read."""
         self._reading = False
         self._last = True
         exchange = _Exchange(self, "1.1", False, False)
         self.queue.append(exchange)
-        self._front.api.handle(match[1].decode(), match[2], None, b"", exchange.respond)
-        return True
+        self._front.api.handle(method, target, None, b"", exchange.respond)
 
     def on_message_begin(self) -> None:
         self._reading = True
@@ -247,7 +275,8 @@ class _Connection(asyncio.Protocol):
         if value.lower() == b"100-continue":
             self._expects = True
         else:
-            self._refuse_with(_EXPECTATION_FAILED)
+            head = b"HTTP/1.1 417 Expectation Failed\r\nConnection: close\r\n"
+            self._refuse_with(head + self._front.date + b"0\r\n\r\n")
 
     def on_headers_complete(self) -> None:
         self._in_body = True
@@ -306,8 +335,7 @@ class _Connection(asyncio.Protocol):
 
     def _refuse(self, status: str, text: str | None = None) -> None:
         """Say what Go's server says to a request that it cannot read, after all answers before it; then close."""
-        head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
-        self._refuse_with((head + (text or status)).encode())
+        self._refuse_with(_refusal(status, text))
 
     def _refuse_with(self, answer: bytes) -> None:
         if self._last:
@@ -346,25 +374,29 @@ class _Connection(asyncio.Protocol):
 
     def _write_unusual(self, exchange: _Exchange, response: Response) -> None:
         """An answer to HEAD or HTTP/1.0, or the last one of a connection."""
-        lines = [_STATUS_LINES[exchange.version][response.status], response.head]
-        if response.close:
+        if response is BAD_REQUEST:
+            self._write(_refusal("400 Bad Request"))
             exchange.keep_alive = False
-            lines += (b"Connection: close\r\n\r\n", response.body)
         else:
-            body = response.body
-            if body or not exchange.silent:
-                lines.append(self._front.date + b"%d\r\n" % len(body))
-            else:
-                lines.append(self._front.date[: -len(b"Content-Length: ")])
-            if exchange.version == "1.0":
-                lines.append(b"Connection: keep-alive\r\n" if exchange.keep_alive else b"")
-            elif not exchange.keep_alive:
-                lines.append(b"Connection: close\r\n")
-            lines += (b"\r\n", b"" if exchange.silent else body)
-        self._write(b"".join(lines))
+            exchange.keep_alive = exchange.keep_alive and not response.close
+            self._write(self._assemble(exchange, response))
         if not exchange.keep_alive:
             self._last = True
             self.queue.clear()
+
+    def _assemble(self, exchange: _Exchange, response: Response) -> bytes:
+        body = response.body
+        lines = [_STATUS_LINES[exchange.version][response.status], response.head]
+        if body or not exchange.silent:
+            lines.append(self._front.date + b"%d\r\n" % len(body))
+        else:  # Go gives no length for a HEAD to which no body would belong
+            lines.append(self._front.date[: -len(_LENGTH)])
+        if exchange.keep_alive and exchange.version == "1.0":
+            lines.append(b"Connection: keep-alive\r\n")
+        elif not exchange.keep_alive and exchange.version == "1.1":
+            lines.append(b"Connection: close\r\n")
+        lines += (b"\r\n", b"" if exchange.silent else body)
+        return b"".join(lines)
 
     def _flushed(self) -> None:
         """All is answered: go on reading, or close."""
@@ -458,7 +490,7 @@ class NativeFront:
 
     def _sweep(self) -> None:
         self.now = self._loop.time()
-        self.date = f"Date: {formatdate(time.time(), usegmt=True)}\r\nContent-Length: ".encode()
+        self.date = f"Date: {formatdate(time.time(), usegmt=True)}\r\n".encode() + _LENGTH
         for connection in list(self._connections):
             connection.sweep(self.now)
         self._timer = self._loop.call_later(_SWEEP, self._sweep)
