@@ -76,8 +76,8 @@ _ZERO_SECTOR = bytes(SECTOR)
 _ZERO_CHUNK = bytes(1 << 16)
 _MAGIC_PREFIX = b"RF1"
 
-# version, salt, cluster id, node id, segment number, first index, term, vote, commit
-_SEGMENT_HEADER = struct.Struct("<II7Q")
+# version, salt, salt before, nothing, cluster id, node id, segment number, first index, term, vote, commit
+_SEGMENT_HEADER = struct.Struct("<III4x7Q")
 _SEAL = struct.Struct("<Q")
 
 
@@ -104,12 +104,15 @@ SEAL_FRAME = frame_size(_SEAL.size)
 class SegmentHeader(NamedTuple):
     """What a segment says about itself.
 
+    ``salt`` begins the checksums of its frames; ``salt_before`` is the one of the segment before it (0 in the first),
+    so that a segment from another life of the same node, restored from some copy, does not fit in.
     ``first_index`` is the index that the next new entry had when the segment began (a later conflict may still
     replace earlier ones); ``hard_state`` is the one that held then, so that segments before it can be dropped.
     """
 
     version: int
     salt: int
+    salt_before: int
     cluster_id: int
     node_id: int
     number: int
@@ -304,10 +307,10 @@ def decode_header(payload: memoryview) -> SegmentHeader:
         raise WrongVersion(version)
     if len(payload) != _SEGMENT_HEADER.size:
         raise ValueError("the header of the segment has a wrong size")
-    _, salt, cluster_id, node_id, number, first_index, term, vote, commit = _SEGMENT_HEADER.unpack(payload)
-    return SegmentHeader(
-        version, salt, cluster_id, node_id, number, first_index, HardState(term, vote, commit)
-    )
+    _, *plain, term, vote, commit = _SEGMENT_HEADER.unpack(payload)
+    salt, salt_before, cluster_id, node_id, number, first_index = plain
+    hard_state = HardState(term, vote, commit)
+    return SegmentHeader(version, salt, salt_before, cluster_id, node_id, number, first_index, hard_state)
 
 
 def decode_seal(payload: memoryview) -> int:

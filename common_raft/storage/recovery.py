@@ -141,13 +141,14 @@ def _read_headers(directory: Path, cluster_id: int, node_id: int) -> list[Segmen
         if header.node_id != node_id:
             raise ForeignDirectory(directory, "node", header.node_id, node_id)
         if named != (header.number, header.first_index):
-            raise CorruptLog(
-                path, 0, f"its content is that of segment {header.number}, not of segment {named[0]}"
-            )
+            found = f"segment {header.number} from entry {header.first_index} on"
+            raise CorruptLog(path, 0, f"its content is that of {found}, which is not what its name says")
         # A log starts with segment 1 as long as nothing purges the segments that a snapshot covers.
         expected = segments[-1].header.number + 1 if segments else 1
         if header.number != expected:
             raise CorruptLog(path, 0, f"segment {expected}, which should be there too, is missing")
+        if segments and header.salt_before != segments[-1].header.salt:
+            raise CorruptLog(path, 0, f"it does not belong to the same log as {segments[-1].path.name}")
         segments.append(segment)
     return segments
 

@@ -186,7 +186,7 @@ class Wal:
         self._hard_state = HardState()
         self._last_index = 0
         self._sequence = 0
-        self._segment = self._create_segment(1, self._segment_bytes)
+        self._segment = self._create_segment(1, 0, self._segment_bytes)
         self._claim()
 
     def _continue(self, log: Log) -> None:
@@ -235,13 +235,19 @@ class Wal:
         """Go on in a new segment, large enough for a frame of ``frame_size`` bytes."""
         full = self._segment
         size = max(self._segment_bytes, HEADER_FRAME + frame_size + SEAL_FRAME)
-        self._segment = self._create_segment(full.number + 1, size)
+        self._segment = self._create_segment(full.number + 1, full.salt, size)
         full.seal(self._sequence)
 
-    def _create_segment(self, number: int, size: int) -> Segment:
-        salt = int.from_bytes(os.urandom(4), "little")
+    def _create_segment(self, number: int, salt_before: int, size: int) -> Segment:
         header = SegmentHeader(
-            FORMAT_VERSION, salt, *self._ids, number, self._last_index + 1, self._hard_state
+            version=FORMAT_VERSION,
+            salt=int.from_bytes(os.urandom(4), "little"),
+            salt_before=salt_before,
+            cluster_id=self._ids[0],
+            node_id=self._ids[1],
+            number=number,
+            first_index=self._last_index + 1,
+            hard_state=self._hard_state,
         )
         return Segment.create(self._directory, header, self._sequence, size, fsync=self._fsync)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,8 @@ class Calls:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "log"
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "log"
 
 
 class TestRoundTrip:
@@ -353,7 +353,7 @@ class TestRefusal:
 
     def test_a_log_of_another_format(self, directory: Path) -> None:
         fill(directory, 2)
-        header = SegmentHeader(FORMAT_VERSION + 1, 5, 1, 2, 1, 1, HardState())
+        header = SegmentHeader(FORMAT_VERSION + 1, 5, 0, 1, 2, 1, 1, HardState())
         path = segments(directory)[0]
         with path.open("r+b") as file:
             file.write(FrameEncoder().encode_header(header, 0))
