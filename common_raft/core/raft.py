@@ -29,6 +29,7 @@ from common_raft.core.messages import (
     NOBODY,
     AppendEntries,
     AppendResponse,
+    Commit,
     Entry,
     EntryKind,
     HardState,
@@ -295,7 +296,7 @@ class Raft:
                 return True
         if isinstance(message, VoteResponse) and message.pre_vote and message.granted:
             return True
-        from_leader = isinstance(message, AppendEntries | Heartbeat)
+        from_leader = isinstance(message, AppendEntries | Commit | Heartbeat)
         self.become_follower(message.term, message.sender if from_leader else NOBODY)
         return True
 
@@ -397,6 +398,11 @@ class Raft:
             answers.pop()
         answers.append(AppendResponse(self.leader, self.id, self.term, index))
 
+    def _handle_commit(self, message: Commit) -> None:
+        self._follow(message.sender)
+        if self.log.holds(message.index, message.index_term):
+            self.log.commit_to(message.index)
+
     def _handle_heartbeat(self, message: Heartbeat) -> None:
         self._follow(message.sender)
         self.log.commit_to(message.commit)
@@ -445,13 +451,16 @@ class Raft:
     def replicate(self) -> None:
         """Sends every follower what it lacks, and the commit index, as far as the flow control permits."""
         self.wants_replication = False
+        log = self.log
         for peer, progress in self.progress.items():
             while not progress.paused and (
-                progress.next_index <= self.log.last_index
-                or progress.sent_commit < self.log.committed
-                or progress.state is ProgressState.PROBE
+                progress.next_index <= log.last_index or progress.state is ProgressState.PROBE
             ):
                 self._send_append(peer, progress)
+            if progress.sent_commit < log.committed < progress.next_index:
+                progress.sent_commit = log.committed
+                committed_term = log.term(log.committed)
+                self.messages.append(Commit(peer, self.id, self.term, log.committed, committed_term))
 
     def _send_append(self, peer: int, progress: Progress) -> None:
         log = self.log
@@ -574,6 +583,7 @@ _ANY_ROLE: Mapping[type, Handler] = {RequestVote: Raft._handle_request_vote}
 _NOT_LEADING: Mapping[type, Handler] = {
     **_ANY_ROLE,
     AppendEntries: Raft._handle_append_entries,
+    Commit: Raft._handle_commit,
     Heartbeat: Raft._handle_heartbeat,
 }
 
