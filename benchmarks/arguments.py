@@ -1,0 +1,51 @@
+"""What the flags' values may be.
+
+Each function is a ``type=`` of argparse: it returns the value or says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Collection
+from urllib.parse import urlsplit
+
+MOST = 100_000  # of anything: more is a slip of the finger
+
+
+def number(text: str) -> int:
+    """A positive whole number."""
+    if not text.isdecimal() or not 1 <= int(text) <= MOST:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MOST}")
+    return int(text)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Positive whole numbers, each once, ascending."""
+    return tuple(sorted({number(part.strip()) for part in text.split(",")}))
+
+
+def names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
+    """Some of the ``known`` names, each once, in the order given."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        found = dict.fromkeys(part.strip() for part in text.split(","))
+        for name in found:
+            if name not in known:
+                raise ArgumentTypeError(f"{name!r} is not one of {', '.join(known)}")
+        return tuple(found)
+
+    return parse
+
+
+def urls(text: str) -> tuple[str, ...]:
+    """Nodes as http://host:port, without a path."""
+    found = tuple(part.strip().rstrip("/") for part in text.split(","))
+    for url in found:
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme == "http" and parts.hostname and parts.port and not parts.path
+        except ValueError:
+            good = False
+        if not good:
+            raise ArgumentTypeError(f"{url!r} is not of the form http://host:port")
+    return found

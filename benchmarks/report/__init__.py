@@ -1,0 +1,1 @@
+"""Reports of a ``results.Summary``: a table for the terminal, plots, a page."""

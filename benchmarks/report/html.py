@@ -1,0 +1,254 @@
+"""``index.html``: one page that needs nothing beside it (style and pictures are inside)."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import groupby
+from pathlib import Path
+
+from benchmarks.report import words
+from benchmarks.results import SUMMARY, Row, Summary
+from benchmarks.statistics import Ratio
+from benchmarks.targets import YARDSTICK
+from benchmarks.workloads import WORKLOADS
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 78rem;
+       margin: 2rem auto 4rem; padding: 0 1.2rem; }
+h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.25rem; margin-top: 2.4rem; }
+p, li { max-width: 60rem; } .quiet { color: #5a5a5a; }
+img { width: 100%; max-width: 70rem; height: auto; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .86rem; white-space: nowrap; }
+th { text-align: right; font-weight: 600; border-bottom: 2px solid #1b1b1b; padding: .25rem .55rem;
+     vertical-align: bottom; }
+td { text-align: right; padding: .2rem .55rem; border-bottom: 1px solid #e6e6e6; }
+th.left, td.left { text-align: left; }
+tr.workload td { text-align: left; font-weight: 600; padding-top: 1rem; border-bottom: 1px solid #999; }
+tr.first td { border-top: 1px solid #999; }
+td.better { color: #00588a; font-weight: 600; } td.worse { color: #b04300; font-weight: 600; }
+td small { color: #6b6b6b; }
+pre { background: #f5f5f5; padding: .7rem .9rem; overflow-x: auto; font-size: .8rem; line-height: 1.45; }
+dl { display: grid; grid-template-columns: max-content auto; gap: .1rem 1.2rem; }
+dt { color: #5a5a5a; } dd { margin: 0; }
+"""
+
+LEGEND = (
+    "Each figure is the median of the rounds. <b>±</b> is half the distance between the extreme rounds. "
+    f"A <b>ratio</b> is the median of the rounds' ratios to {YARDSTICK} in the same round, with the smallest and "
+    "the largest beside it. <b>CPU</b> is user and system time of all nodes of the target, divided by the "
+    "requests; <b>memory</b> is the resident memory of all nodes. <b>404</b> counts right answers to a GET or "
+    "DELETE after another user's DELETE; <b>errors</b> counts every other answer that is not 2xx, lost "
+    "connections, time-outs, and reads of a value that the user did not write. <b>Load CPU</b> is what the load "
+    "generator itself used; 100 % is one CPU, and it takes it from the same machine."
+)
+
+HEADINGS = (
+    "users",
+    "target",
+    "durability",
+    "reads",
+    "req/s",
+    "±",
+    "ratio",
+    "p50 ms",
+    "p99 ms",
+    "ratio",
+    "p99.9 ms",
+    "errors",
+    "404",
+    "CPU us<br>/ request",
+    "ratio",
+    "memory<br>MiB",
+    "load<br>CPU",
+    "rounds",
+)
+LEFT = (1, 2, 3)
+
+
+def write_page(output: Path, summary: Summary, plots: Sequence[Path]) -> Path:
+    file = output / "index.html"
+    file.write_text(page(summary, plots))
+    return file
+
+
+def page(summary: Summary, plots: Sequence[Path]) -> str:
+    rows = summary.rows
+    sections = [
+        "<h1>Key-value services on Raft, beside etcd</h1>",
+        f'<p class="quiet">{escape(summary.environment.get("date", ""))} · '
+        f"<code>{escape(summary.command)}</code></p>",
+        _at_a_glance(rows),
+        *(_picture(plot) for plot in plots),
+        *(_table(tool, list(of_tool)) for tool, of_tool in groupby(rows, key=lambda row: row.tool)),
+        f'<p class="quiet">{LEGEND}</p>',
+        _losses(rows),
+        _method(summary),
+        _environment(summary),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Benchmarks: services on Raft beside etcd</title>\n<style>{STYLE}</style>\n"
+        + "\n".join(sections)
+        + "\n</html>\n"
+    )
+
+
+def _at_a_glance(rows: Sequence[Row]) -> str:
+    lines = []
+    for (tool, target), ratios in _ratios(rows).items():
+        text = ", ".join(f"{name} {_range(each)}" for name, each in ratios.items() if each)
+        lines.append(f"<li><b>{escape(target)}</b> ({tool}): {text}</li>")
+    if not lines:
+        return ""
+    return (
+        f"<p>Next to {YARDSTICK}, from the worst to the best of the cells below (throughput: more is better; "
+        f"latency and CPU: less is better):</p><ul>{''.join(lines)}</ul>"
+    )
+
+
+def _ratios(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, list[float]]]:
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in rows:
+        if row.throughput_ratio is None:
+            continue
+        ratios = found.setdefault(
+            (row.tool, row.target), {"throughput": [], "p99": [], "CPU per request": []}
+        )
+        for name, ratio in zip(ratios, (row.throughput_ratio, row.p99_ratio, row.cpu_ratio), strict=True):
+            if ratio is not None:
+                ratios[name].append(ratio.median)
+    return found
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return f"{low}x" if low == high else f"{low}x to {high}x"
+
+
+def _picture(file: Path) -> str:
+    data = base64.b64encode(file.read_bytes()).decode()
+    return f'<p><img alt="Throughput and p99 against users" src="data:image/png;base64,{data}"></p>'
+
+
+def _table(tool: str, rows: Sequence[Row]) -> str:
+    head = "".join(
+        f'<th class="left">{name}</th>' if number in LEFT else f"<th>{name}</th>"
+        for number, name in enumerate(HEADINGS)
+    )
+    body = []
+    for workload, of_workload in groupby(rows, key=lambda row: row.workload):
+        title = f"{escape(workload)}: {escape(words.workload_title(workload))}"
+        body.append(f'<tr class="workload"><td colspan="{len(HEADINGS)}">{title}</td></tr>')
+        for _, of_users in groupby(of_workload, key=lambda row: row.users):
+            body += [_line(row, first=number == 0) for number, row in enumerate(of_users)]
+    return (
+        f'<h2>Load from {tool}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _line(row: Row, *, first: bool) -> str:
+    generator = words.percent(row.generator_cpu)
+    cells = [
+        _cell(str(row.users) if first else ""),
+        _cell(escape(row.target), "left"),
+        _cell(row.durability, "left"),
+        _cell(row.reads, "left"),
+        _cell(words.count(row.throughput)),
+        _cell(words.percent(row.throughput_spread)),
+        _ratio_cell(row.throughput_ratio, more_is_better=True),
+        _cell(words.milliseconds(row.p50_ms)),
+        _cell(words.milliseconds(row.p99_ms)),
+        _ratio_cell(row.p99_ratio, more_is_better=False),
+        _cell(words.milliseconds(row.p999_ms)),
+        _cell(words.count(row.errors), "worse" if row.errors else ""),
+        _cell(words.count(row.missing) if row.missing else ""),
+        _cell(words.optional(row.cpu_us)),
+        _ratio_cell(row.cpu_ratio, more_is_better=False),
+        _cell(words.optional(row.memory_mib)),
+        _cell(generator, "worse" if words.at_limit(row) else ""),
+        _cell(str(row.rounds)),
+    ]
+    return f"<tr{' class=first' if first else ''}>{''.join(cells)}</tr>"
+
+
+def _cell(text: str, kind: str = "") -> str:
+    return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"
+
+
+def _ratio_cell(ratio: Ratio | None, *, more_is_better: bool) -> str:
+    if ratio is None:
+        return _cell("")
+    better = ratio.median > 1 if more_is_better else ratio.median < 1
+    return _cell(f"{words.times(ratio)} <small>{words.span(ratio)}</small>", "better" if better else "worse")
+
+
+def _losses(rows: Sequence[Row]) -> str:
+    lost = words.losses(rows)
+    if not any(row.throughput_ratio for row in rows):
+        return ""
+    text = (
+        _list(lost) if lost else "<p>In none of the cells above, by throughput, p99 or CPU per request.</p>"
+    )
+    return f"<h2>Where {YARDSTICK} is better</h2>{text}"
+
+
+def _method(summary: Summary) -> str:
+    starts = "\n".join(f"# {name}\n" + "\n".join(commands) for name, commands in summary.starts.items())
+    loads = dict.fromkeys(
+        (run.tool, run.workload, run.command) for run in summary.runs if run.users == _most_users(summary)
+    )
+    example: dict[tuple[str, str], str] = {}
+    for tool, workload, command in loads:
+        example.setdefault((tool, workload), command)
+    return (
+        "<h2>How it was measured</h2>"
+        "<p>All nodes and the load generator share one machine. The targets take turns within each round "
+        "(A B A B), so that a change in the machine's mood meets all of them. Before anything was measured, "
+        "each cluster had to answer a PUT, GET and DELETE on every node as etcd does, and to show each node's "
+        "writes on the others. Users are spread evenly over the nodes. Half a second of warm-up goes before "
+        "each run and is not counted. Data directories are fresh and on the disk named below.</p>"
+        f"{_list(_notes(summary))}"
+        f"<p>The nodes (DATA is a fresh directory):</p><pre>{escape(starts)}</pre>"
+        "<p>The load, from the repository's root, here with the most users of each; the other runs differ in "
+        f"the number of users, and in the ports of the target:</p><pre>{escape(chr(10).join(example.values()))}</pre>"
+        f"<p>All runs: <code>{SUMMARY}</code>; what the tools said: <code>target/infrastructure/workload/</code> "
+        "beside it.</p>"
+    )
+
+
+def _notes(summary: Summary) -> list[str]:
+    notes = [
+        "Durability <i>fsync</i>: a write is answered after a majority has it on disk, as etcd does by default."
+    ]
+    notes.append("Reads <i>local</i>: a GET is answered by the node that is asked, etcd's v2 default.")
+    notes += [
+        f"{each.name}: {each.title}."
+        for each in WORKLOADS.values()
+        if any(run.workload == each.name for run in summary.runs)
+    ]
+    if any(words.at_limit(row) for row in summary.rows if row.tool == "locust"):
+        notes.append(
+            "Locust, one Python process, kept its CPU busy where its load CPU is marked: those rows show "
+            "locust's limit as much as the target's."
+        )
+    return notes
+
+
+def _most_users(summary: Summary) -> int:
+    return max((run.users for run in summary.runs), default=0)
+
+
+def _environment(summary: Summary) -> str:
+    facts = {**summary.environment, **{f"{name} says": text for name, text in summary.versions.items()}}
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
+    return f"<h2>Machine and versions</h2><dl>{items}</dl>"
+
+
+def _list(items: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
