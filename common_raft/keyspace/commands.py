@@ -47,7 +47,6 @@ _decoder = msgspec.msgpack.Decoder(list[Command])
 _raw_decoder = msgspec.msgpack.Decoder(list[list[int | bytes]])
 
 _RAW = b"\xc1"
-_TYPES: tuple[type[Set] | type[Delete] | type[Create] | type[Update], ...] = (Set, Delete, Create, Update)
 
 
 def encode(commands: Sequence[Command]) -> bytes:
@@ -67,12 +66,12 @@ def decode(data: bytes) -> list[Command]:
 
 def _to_raw(command: Command) -> list[int | bytes]:
     fields = (field.encode("utf-8", "surrogateescape") for field in msgspec.structs.astuple(command))
-    return [_TYPES.index(type(command)), *fields]
+    return [command.__struct_config__.tag, *fields]
 
 
 def _from_raw(fields: list[int | bytes]) -> Command:
-    tag, *rest = fields
-    if not isinstance(tag, int) or not 0 <= tag < len(_TYPES):
-        raise msgspec.DecodeError(f"unknown command {tag!r} in a batch; written by a newer version?")
-    text = [field.decode("utf-8", "surrogateescape") for field in rest if isinstance(field, bytes)]
-    return _TYPES[tag](*text)
+    text = [
+        field.decode("utf-8", "surrogateescape") if isinstance(field, bytes) else field for field in fields
+    ]
+    command: Command = msgspec.convert(text, Command)
+    return command
