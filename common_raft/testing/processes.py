@@ -1,0 +1,215 @@
+"""Real nodes as real processes, to be killed, stopped and started again: for end-to-end tests of a service.
+
+Nothing here knows a variant: a cluster is told the command that starts a node, and adds etcd's flags to it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+#: Addresses of one test run differ from those of others on the machine: ports are taken and given back first.
+HOST = "127.0.0.1"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP response; ``headers`` have lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(
+    port: int,
+    method: str,
+    target: str,
+    form: Mapping[str, object] | None = None,
+    *,
+    timeout: float = 15.0,
+) -> Answer:
+    """One request on a connection of its own; ``form`` becomes an urlencoded body.  Raises OSError."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
+    try:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
+        connection.request(method, target, urlencode(form) if form is not None else None, headers)
+        response = connection.getresponse()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"{method} {target}: {error!r}") from error
+    finally:
+        connection.close()
+
+
+class NodeProcess:
+    """One member.  Its data directory and flags stay the same over all its lives."""
+
+    def __init__(self, name: str, command: Sequence[str], client_port: int, log: Path) -> None:
+        self.name = name
+        self.client_port = client_port
+        self.log = log
+        self._command = list(command)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def alive_or_raise(self) -> bool:
+        """Whether it was started and runs; raises RuntimeError, with its log, when it ended by itself."""
+        if self._process is not None and not self.running and self._process.returncode > 0:
+            raise RuntimeError(f"{self.name} ended; its log:\n{self.log.read_text()}")
+        return self.running
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ends the process and waits for it; returns its exit status (negative: the signal)."""
+        assert self._process is not None
+        if self.running:
+            self.send_signal(number)
+        return self._process.wait(30)
+
+    def stop_by_itself(self, seconds: float = 30) -> int:
+        """Waits for the process to end; returns its exit status."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
+    def ask(
+        self, method: str, target: str, form: Mapping[str, object] | None = None, *, timeout: float = 15
+    ) -> Answer:
+        return ask(self.client_port, method, target, form, timeout=timeout)
+
+    def state(self) -> str | None:
+        """StateLeader or StateFollower; None when it does not answer."""
+        try:
+            return str(self.ask("GET", "/v2/stats/self", timeout=2).json["state"])
+        except OSError:
+            return None
+
+    def knows_leader(self) -> bool:
+        try:
+            return bool(self.ask("GET", "/health", timeout=2).status == 200)
+        except OSError:
+            return False
+
+
+class ProcessCluster:
+    """Several members on loopback.  Use it in a ``with``: it ends what it started."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        directory: Path,
+        size: int = 3,
+        flags: Sequence[str] = (),
+        data: str = "data",
+    ) -> None:
+        ports = free_ports(2 * size)
+        names = [f"n{number + 1}" for number in range(size)]
+        peer_urls = {name: f"http://{HOST}:{port}" for name, port in zip(names, ports[size:], strict=True)}
+        members = ",".join(f"{name}={url}" for name, url in peer_urls.items())
+        self.directory = directory
+        self.nodes = []
+        for name, port in zip(names, ports, strict=False):
+            client_url = f"http://{HOST}:{port}"
+            arguments = {
+                "name": name,
+                "data-dir": str(directory / data / name),
+                "listen-client-urls": client_url,
+                "advertise-client-urls": client_url,
+                "listen-peer-urls": peer_urls[name],
+                "initial-advertise-peer-urls": peer_urls[name],
+                "initial-cluster": members,
+                "initial-cluster-token": f"test-{ports[0]}",
+            }
+            node_flags = [part for flag, value in arguments.items() for part in (f"--{flag}", value)]
+            self.nodes.append(
+                NodeProcess(name, [*command, *node_flags, *flags], port, directory / f"{name}.log")
+            )
+
+    def __enter__(self) -> Self:
+        for node in self.nodes:
+            node.start()
+        self.wait_ready()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes:
+            if node.running:
+                node.send_signal(signal.SIGCONT)
+                node.kill()
+
+    def wait_ready(self, seconds: float = 30) -> None:
+        """Until every running member can serve a linearizable read."""
+        deadline = time.monotonic() + seconds
+        for node in self.nodes:
+            while node.alive_or_raise() and not node.knows_leader():
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"{node.name} knows no leader after {seconds} s; its log:\n{self.logs()}"
+                    )
+                time.sleep(0.05)
+
+    def leader(self, seconds: float = 30) -> NodeProcess:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for node in self.nodes:
+                if node.running and node.state() == "StateLeader":
+                    return node
+            time.sleep(0.05)
+        raise TimeoutError(f"no leader after {seconds} s; logs:\n{self.logs()}")
+
+    def followers(self) -> list[NodeProcess]:
+        leader = self.leader()
+        return [node for node in self.nodes if node is not leader and node.running]
+
+    def logs(self) -> str:
+        return "\n".join(
+            f"--- {node.name}\n{node.log.read_text()}" for node in self.nodes if node.log.exists()
+        )
