@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # A file or a pipe has no width: then all columns.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     signal.signal(
         signal.SIGTERM, _interrupt
     )  # then clusters end as they do at an interrupt from the keyboard

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +32,7 @@ class Cell:
     def run_estimate(self) -> float:
         """Seconds that one run takes, warm-up and start of the tool included."""
         if self.tool == locust.NAME:
-            return math.ceil(self.seconds + locust.WARM_UP) + 1.5
+            return self.seconds + locust.WARM_UP + 1.8
         return self.seconds + wrk.WARM_UP + 0.3
 
     @property

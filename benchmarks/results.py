@@ -165,16 +165,22 @@ def raw_name(tool: str, users: int, number: int) -> str:
 
 
 def write_raw(output: Path, texts: Iterable[tuple[str, str]]) -> None:
-    """Write the raw outputs (file relative to ``output``, text); an earlier comparison's in the same folders go."""
-    texts = list(texts)
-    folders = {(output / file).parent for file, _ in texts}
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-        for tool in _TOOLS:
-            for old in folder.glob(f"{tool}-*-users-round-*.txt"):
-                old.unlink()
+    """Write the raw outputs (file relative to ``output``, text), in place of those of an earlier comparison."""
+    for old in _earlier(output):
+        old.unlink(missing_ok=True)
     for file, text in texts:
+        (output / file).parent.mkdir(parents=True, exist_ok=True)
         (output / file).write_text(text)
+
+
+def _earlier(output: Path) -> list[Path]:
+    """The raw outputs that an earlier summary names; nothing else in the folder is ours to remove."""
+    try:
+        runs = read_summary(output).runs
+    except BenchmarkError:
+        return []
+    files = [(output / run.raw).resolve() for run in runs]
+    return [file for file in files if file.is_relative_to(output.resolve()) and file.suffix == ".txt"]
 
 
 def write_summary(output: Path, summary: Summary) -> None:

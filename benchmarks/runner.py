@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.cluster import ROOT, Cluster
@@ -39,7 +40,7 @@ def measure(cell: Cell, cluster: Cluster, number: int) -> tuple[Run, str]:
         output = _output_of(process, command, cell.seconds + GRACE)
         ended = time.monotonic()
     cluster.check_alive()
-    outcome = parse(output)
+    outcome = _answered(parse(output), job)
     generator_cpu = _cpu_of_children() - used_before
     if outcome.window is not None:
         began, ended = outcome.window
@@ -75,6 +76,24 @@ def measure(cell: Cell, cluster: Cluster, number: int) -> tuple[Run, str]:
         raw=str(folder / raw_name(cell.tool, cell.users, number)),
     )
     return run, f"$ {command}\n{output}"
+
+
+def _answered(outcome: Outcome, job: Job) -> Outcome:
+    """A run without one answer took at least its whole time for each user: not zero, and not without errors."""
+    if outcome.requests:
+        return outcome
+    least = job.seconds * 1e6
+    return replace(
+        outcome,
+        seconds=outcome.seconds or job.seconds,
+        timeouts=max(outcome.timeouts, job.connections),
+        p50_us=least,
+        p90_us=least,
+        p99_us=least,
+        p999_us=least,
+        max_us=least,
+        mean_us=least,
+    )
 
 
 def _cpu_of_children() -> float:

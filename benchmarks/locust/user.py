@@ -2,7 +2,8 @@
 
 ``ENDPOINTS=url,url,url`` in the environment spreads the users over the nodes in turn, as wrk's scripts do; without
 it all go to ``--host``.  ``WARM_UP`` (seconds, 0.5 unless given) is what passes after the last user has started
-before anything is counted.  When the run ends, one line is printed: RESULT and a JSON object, the same as wrk's.
+before anything is counted.  ``MEASURE`` (seconds) ends the run when so much has been counted; ``-t`` ends it too,
+but begins before the users do.  At the end one line is printed: RESULT and a JSON object, the same as wrk's.
 
 Locust's own statistics round to whole milliseconds, which is too coarse for a store that answers within one.
 """
@@ -17,6 +18,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
+import gevent.event
 from locust import FastHttpUser, events, task
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -25,6 +28,7 @@ READ_KEYS = 100
 
 _endpoints = [url for url in os.environ.get("ENDPOINTS", "").split(",") if url]
 _warm_up = float(os.environ.get("WARM_UP", "0.5"))
+_measure = float(os.environ.get("MEASURE", "0"))
 _numbers = itertools.count(1)
 
 
@@ -41,14 +45,14 @@ class Recorder:
         self.wrong_values = 0
         self.total_us = 0
 
-    def start(self, at: float) -> None:
-        self.began = at
+    def start(self) -> None:
+        self.began = time.monotonic()
 
     def stop(self) -> None:
-        self.ended = time.monotonic()
+        self.ended = self.ended or time.monotonic()
 
     def add(self, node: str, milliseconds: float, status: int) -> None:
-        if self.began is None or self.ended is not None or time.monotonic() < self.began:
+        if self.began is None or self.ended is not None:
             return
         if not status:
             self.socket_errors += 1
@@ -96,8 +100,26 @@ class Recorder:
 recorder = Recorder()
 
 
-def _count_from_now(**_: Any) -> None:
-    recorder.start(time.monotonic() + _warm_up)
+_spawned = gevent.event.Event()
+
+
+def _count(environment: Any, **_: Any) -> None:
+    """When the test starts: a greenlet that counts between the warm-up and the end."""
+
+    def run() -> None:
+        _spawned.wait()
+        gevent.sleep(_warm_up)
+        recorder.start()
+        if _measure:
+            gevent.sleep(_measure)
+            recorder.stop()
+            environment.runner.quit()
+
+    gevent.spawn(run)
+
+
+def _all_users_run(**_: Any) -> None:
+    _spawned.set()
 
 
 def _count_no_more(**_: Any) -> None:
@@ -109,7 +131,8 @@ def _tell(**_: Any) -> None:
 
 
 # Locust's EventHook has no annotations.
-events.spawning_complete.add_listener(_count_from_now)  # type: ignore[no-untyped-call]
+events.test_start.add_listener(_count)  # type: ignore[no-untyped-call]
+events.spawning_complete.add_listener(_all_users_run)  # type: ignore[no-untyped-call]
 events.test_stop.add_listener(_count_no_more)  # type: ignore[no-untyped-call]
 events.quitting.add_listener(_tell)  # type: ignore[no-untyped-call]
 

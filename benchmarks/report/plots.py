@@ -34,6 +34,8 @@ def write_plots(output: Path, summary: Summary) -> list[Path]:
     rows = summary.rows
     styles = _styles(rows)
     files = []
+    for old in output.glob("users-*.png"):  # an earlier comparison may have used more tools
+        old.unlink()
     for tool in dict.fromkeys(row.tool for row in rows):
         workloads = [
             name

@@ -14,8 +14,8 @@ from benchmarks.report import words
 from benchmarks.results import Row
 
 LEGEND = (
-    "Medians of the rounds. req/s ±: half the distance between the extreme rounds. Ratios to etcd: median of the "
-    "rounds' ratios. CPU us: user + system of all nodes of the target, a request; memory: RSS of all its nodes. 404: right "
+    "Medians of the rounds. ±: half the distance between the extreme rounds. Ratios to etcd: median of the rounds' "
+    "ratios. CPU us: user + system time of all nodes of the target, a request; MiB: RSS of all its nodes. 404: right "
     "answers where another user's DELETE came first. load CPU: what the load generator used, 100 % is one CPU."
 )
 
@@ -50,10 +50,15 @@ def show(rows: Sequence[Row], console: Console) -> None:
     for tool, of_tool in groupby(rows, key=lambda row: row.tool):
         found = list(of_tool)
         table = _table(tool, found, COLUMNS)
-        if console.measure(table).minimum > console.width:
+        if _width(table, console) > console.width:
             table = _table(tool, found, [column for column in COLUMNS if column.essential])
         console.print(table)
     console.print(LEGEND, style="dim")
+
+
+def _width(table: Table, console: Console) -> int:
+    """What the table would take in a terminal without end."""
+    return console.measure(table, options=console.options.update(width=1_000)).maximum
 
 
 def _table(tool: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
