@@ -10,10 +10,11 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import uvloop
 
+from common_raft.core import RaftError
 from common_raft.drivers.asyncio import AsyncioNode, NodeOptions
 from common_raft.keyspace import Keyspace
 from common_raft.keyspace.store import Store
@@ -22,17 +23,15 @@ from common_raft.service.flags import Settings, parse_flags
 from common_raft.storage import StorageError, Wal
 from common_raft.web.etcd_v2 import EtcdV2
 from common_raft.web.limits import Limits
+from common_raft.web.servers import Running, Start
 from common_raft.web.stats import AppendCounts
 
 log = logging.getLogger("raftstacks")
 T = TypeVar("T")
 
 
-class RunningServer(Protocol):
-    async def close(self) -> None: ...
-
-
-StartServer = Callable[[Sequence[tuple[str, int]], EtcdV2, Limits], Awaitable[RunningServer]]
+class ServiceStopped(Exception):
+    """The node or its server ended by itself; it must be restarted, or replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Variant:
 
     name: str
     make_store: Callable[[], Store]
-    servers: Mapping[str, StartServer]
+    servers: Mapping[str, Start]
 
 
 def main(variant: Variant) -> None:
@@ -55,7 +54,7 @@ def main(variant: Variant) -> None:
         )
         _raise_file_limit()
         uvloop.run(_serve(variant, settings))
-    except (FlagError, StorageError, OSError) as error:
+    except (FlagError, StorageError, RaftError, ServiceStopped, OSError) as error:
         sys.exit(f"{variant.name}: {_one_line(error)}")
 
 
@@ -64,7 +63,7 @@ async def _serve(variant: Variant, settings: Settings) -> None:
     wal = _open_wal(settings)
     keyspace = Keyspace(variant.make_store())
     node: AsyncioNode[Any, Any] = AsyncioNode(_node_options(settings), wal, keyspace)
-    server: RunningServer | None = None
+    server: Running | None = None
     try:
         await _listening(node.start(), "listen-peer-urls", settings.listen_peer_urls)
         counters = node.counters
@@ -82,7 +81,8 @@ async def _serve(variant: Variant, settings: Settings) -> None:
             ", ".join(url.text for url in settings.listen_client_urls),
             ", ".join(url.text for url in settings.listen_peer_urls),
         )
-        ends: list[asyncio.Future[Any]] = [stop, node.failed]
+        ended = asyncio.get_running_loop().create_task(server.wait())
+        ends: list[asyncio.Future[Any]] = [stop, node.failed, ended]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         if server is not None:
@@ -90,7 +90,11 @@ async def _serve(variant: Variant, settings: Settings) -> None:
         await node.close()
         wal.close()
     if node.failed.done():
-        raise StorageError(f"stopped: {node.failed.result()}")
+        raise ServiceStopped(f"stopped: {_one_line(node.failed.result())}")
+    if not stop.done():
+        raise ServiceStopped(
+            f"stopped: server {settings.server} ended: {ended.exception() or 'nobody told it to'}"
+        )
 
 
 def _open_wal(settings: Settings) -> Wal:

@@ -79,6 +79,10 @@ class NodeProcess:
         self._command = list(command)
         self._process: subprocess.Popen[bytes] | None = None
 
+    def add_flags(self, *flags: str) -> None:
+        """Flags for this member alone, from its next start on."""
+        self._command += flags
+
     @property
     def pid(self) -> int:
         assert self._process is not None

@@ -2,7 +2,7 @@
 
 from common_raft.keyspace.hashmap import HashMapStore
 from common_raft.service import Variant, main
-from common_raft.web.fronts import native
+from common_raft.web.servers import SERVERS
 
 if __name__ == "__main__":
-    main(Variant("v2.reactive", HashMapStore, {"native": native.start}))
+    main(Variant("v2.reactive", HashMapStore, SERVERS))
