@@ -31,25 +31,29 @@ class Served:
     def __init__(self, front: str, limits: Limits) -> None:
         self.node = FakeNode()
         self.port = free_port()
-        self._front = front
+        self.front = front
         self._limits = limits
         self._ready = threading.Event()
         self._stop: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
         self.running: Running
+        self.api: EtcdV2
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"front-{front}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
-        assert self._ready.wait(20), f"{self._front} did not start"
+        assert self._ready.wait(20), f"{self.front} did not start"
         if self.failure is not None:
             raise self.failure
 
     def stop(self) -> None:
+        """Does nothing the second time."""
+        if not self._thread.is_alive():
+            return
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(20)
-        assert not self._thread.is_alive(), f"{self._front} did not stop"
+        assert not self._thread.is_alive(), f"{self.front} did not stop"
 
     def in_loop(self, function: object, *arguments: object) -> None:
         """Call a function in the front's loop, without waiting for it."""
@@ -65,8 +69,8 @@ class Served:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        api = EtcdV2(self.node, self.node.keyspace)
-        self.running = await SERVERS[self._front]([("127.0.0.1", self.port)], api, self._limits)
+        self.api = EtcdV2(self.node, self.node.keyspace)
+        self.running = await SERVERS[self.front]([("127.0.0.1", self.port)], self.api, self._limits)
         self._ready.set()
         await self._stop.wait()
         await self.running.close(grace=2.0)
@@ -130,12 +134,12 @@ def read_answer(client: socket.socket, method: str = "GET") -> Answer:
 
 def read_until_closed(client: socket.socket) -> bytes:
     """Everything until the server closes."""
-    data = b""
+    pieces: list[bytes] = []
     while True:
         try:
-            piece = client.recv(65536)
+            piece = client.recv(1 << 20)
         except ConnectionResetError:
-            return data
+            piece = b""
         if not piece:
-            return data
-        data += piece
+            return b"".join(pieces)
+        pieces.append(piece)

@@ -188,7 +188,7 @@ class EtcdV2:
         elif isinstance(request, Write):
             self._node.propose(request.command, partial(self._done, respond, terse=request.terse))
         else:
-            respond(self._responses.error(EtcdError(request.code, "/", self._keyspace.index)))
+            respond(self._responses.error(EtcdError(request.code, request.cause, self._keyspace.index)))
 
     def _read(self, key: str, quorum: bool, respond: Respond) -> None:
         def confirmed(failure: Failure | None) -> None:

@@ -52,6 +52,7 @@ class Forbidden(Struct, frozen=True, gc=False):
     """A change of the root, which is refused whatever it holds."""
 
     code: Code
+    cause: str
 
 
 class Parameters(Struct, frozen=True, gc=False):
@@ -173,10 +174,10 @@ def _command(method: str, key: str, parameters: Parameters) -> Command:
 
 def _root(method: str, parameters: Parameters) -> Forbidden:
     conditional = bool(parameters.prev_value or parameters.prev_index)
-    if method == "PUT":
-        return Forbidden(Code.ROOT_READ_ONLY)
-    if method == "DELETE":
-        return Forbidden(Code.NOT_FILE if conditional else Code.ROOT_READ_ONLY)
+    if method == "DELETE" and conditional:
+        return Forbidden(Code.NOT_FILE, "")  # etcd cuts its own prefix off the cause, which here is all of it
+    if method in ("PUT", "DELETE"):
+        return Forbidden(Code.ROOT_READ_ONLY, "/")
     if method == "POST":
         raise not_served("POST (in-order keys)")
     raise not_served('"wait"' if parameters.flags["wait"] else "listing of directories")

@@ -24,7 +24,7 @@ from typing import cast
 
 import httptools
 
-from common_raft.web.etcd_v2 import EtcdV2
+from common_raft.web.etcd_v2 import EtcdV2, Respond
 from common_raft.web.limits import Address, Limits, bind
 from common_raft.web.response import BAD_REQUEST, Response
 
@@ -71,6 +71,9 @@ def _refusal(status: str, text: str | None = None) -> bytes:
     return (head + (text or status)).encode()
 
 
+_Request = tuple[str, bytes, bytes | None, bytes, Respond]
+
+
 class _Exchange:
     """A request whose answer is awaited or not yet written."""
 
@@ -94,9 +97,9 @@ class _Connection(asyncio.Protocol):
     """One client. Invariant: `queue` holds the requests without a written answer, oldest first."""
 
     __slots__ = (
-        "_backlog", "_body", "_body_bytes", "_content_type", "_expects", "_front", "_header_bytes", "_hosts",
-        "_in_body", "_last", "_owes_continue", "_parser", "_paused", "_reading", "_refusal", "_transport", "_url",
-        "_write_blocked", "queue", "since",
+        "_backlog", "_blocked_bytes", "_body", "_body_bytes", "_content_type", "_deferred", "_draining", "_expects",
+        "_front", "_header_bytes", "_hosts", "_in_body", "_last", "_owes_continue", "_parser", "_paused", "_pieces",
+        "_reading", "_refusal", "_transport", "_url", "_write_blocked", "queue", "since",
     )  # fmt: skip
 
     def __init__(self, front: "NativeFront") -> None:
@@ -106,8 +109,11 @@ class _Connection(asyncio.Protocol):
         self.queue: deque[_Exchange] = deque()
         self.since = front.now  # when the present wait (for a request, for its rest, for writing) began
         self._backlog = b""  # received and not parsed, because too many requests wait
+        self._deferred: deque[_Request] = deque()  # parsed; not handled, because the client takes no answers
+        self._draining = False
         self._paused = False
         self._write_blocked = False
+        self._blocked_bytes = 0  # that waited to be taken when this was last looked at
         self._last = False  # nothing after the request last read will be read
         self._owes_continue = False
         self._refusal: bytes | None = None  # what to say, after what waits, before closing
@@ -122,6 +128,7 @@ class _Connection(asyncio.Protocol):
         self._hosts = 0
         self._expects = False
         self._body = b""
+        self._pieces: list[bytes] = []  # of a body that came in more than one
 
     # -- what the transport calls
 
@@ -133,7 +140,9 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._transport = None
         self.queue.clear()
+        self._deferred.clear()
         self._backlog = b""
+        self._write_blocked = False
         self._last = True
         self._front.lost(self)
 
@@ -149,10 +158,12 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client sends no more. Keep the connection until what it asked for is answered."""
         self._last = True
+        self._reading = False
         return bool(self.queue)
 
     def pause_writing(self) -> None:
         self._write_blocked = True
+        self._blocked_bytes = 0
         self.since = self._front.now
         self._pause()
 
@@ -165,14 +176,20 @@ class _Connection(asyncio.Protocol):
 
     def _drain(self) -> None:
         """Parse what was received, as long as not too many requests wait."""
-        while self._backlog and not self._last:
-            if self._write_blocked or len(self.queue) >= self._front.limits.pipelined:
-                self._pause()
-                return
+        self._draining = True
+        while self._deferred and not self._write_blocked:
+            self._front.api.handle(*self._deferred.popleft())
+        while self._backlog and not self._last and not self._is_full():
             piece, self._backlog = self._backlog[:_SLICE], self._backlog[_SLICE:]
             self._feed(piece)
+        self._draining = False
         if self._last:
             self._backlog = b""
+        if self._backlog or self._is_full():
+            self._pause()
+
+    def _is_full(self) -> bool:
+        return self._write_blocked or len(self.queue) >= self._front.limits.pipelined
 
     def _pause(self) -> None:
         if not self._paused and self._transport is not None:
@@ -180,8 +197,12 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume(self) -> None:
+        if (
+            self._draining
+        ):  # answered at once, while being parsed: the loop there goes on, the parser cannot nest
+            return
         self._drain()
-        if self._paused and not self._backlog and not self._write_blocked and self._transport is not None:
+        if self._paused and not self._backlog and not self._is_full() and self._transport is not None:
             self._paused = False
             self.since = self._front.now
             self._transport.resume_reading()
@@ -299,8 +320,10 @@ class _Connection(asyncio.Protocol):
         self._body_bytes += len(body)
         if self._body_bytes > self._front.limits.body_bytes:
             self._refuse("413 Request Entity Too Large")
+        elif self._pieces:
+            self._pieces.append(body)
         elif self._body:
-            self._body += body
+            self._pieces = [self._body, body]
         else:
             self._body = body
 
@@ -321,9 +344,13 @@ class _Connection(asyncio.Protocol):
         if not keep_alive:
             self._last = True
         self.queue.append(exchange)
-        url, content_type, body = self._url, self._content_type, self._body
+        url, content_type = self._url, self._content_type
+        body = b"".join(self._pieces) if self._pieces else self._body
         self._begin()
-        self._front.api.handle(method, url, content_type, body, exchange.respond)
+        if self._write_blocked or self._deferred:
+            self._deferred.append((method, url, content_type, body, exchange.respond))
+        else:
+            self._front.api.handle(method, url, content_type, body, exchange.respond)
 
     def _refuse_version(self, version: str) -> None:
         if version == "0.9":
@@ -431,14 +458,26 @@ class _Connection(asyncio.Protocol):
         """End the connection if it has waited too long."""
         limits = self._front.limits
         waited = now - self.since
-        if self._write_blocked:
-            if waited > limits.write:
+        if self._transport is not None and self._transport.is_closing():
+            if waited > limits.write:  # it has not taken the last bytes
                 self.abort()
+        elif self._write_blocked:
+            self._sweep_blocked(now)
         elif self._reading:
             if waited > limits.request and not self._paused:
                 self._refuse("408 Request Timeout")
         elif not self.queue and waited > limits.idle:
             self._finish()
+
+    def _sweep_blocked(self, now: float) -> None:
+        """End the connection of a client that takes nothing; one that takes a little has time."""
+        assert self._transport is not None
+        size = self._transport.get_write_buffer_size()
+        if size < self._blocked_bytes:
+            self.since = now
+        elif now - self.since > self._front.limits.write:
+            self.abort()
+        self._blocked_bytes = size
 
     def turn_away(self) -> None:
         """The front has as many connections as it may."""
@@ -473,10 +512,12 @@ class NativeFront:
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
         for opened in sockets:
-            server = await self._loop.create_server(
-                lambda: _Connection(self), sock=opened, backlog=self.limits.backlog
-            )
+            server = await self._loop.create_server(self.connection, sock=opened, backlog=self.limits.backlog)
             self._servers.append(server)
+
+    def connection(self) -> _Connection:
+        """The protocol for a new client."""
+        return _Connection(self)
 
     def opened(self, connection: _Connection) -> None:
         self._connections.add(connection)

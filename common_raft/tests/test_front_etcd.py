@@ -1,0 +1,267 @@
+"""The same requests to a real etcd and to each front: the answers must not differ.
+
+Compared are status, body and all headers but Date, indexes counted from where each keyspace stood at the start.
+What etcd answers and this service refuses for now (501) is not sent to etcd, and is counted so that it stays rare.
+"""
+
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common_raft.tests.web_fixtures import (
+    FORM,
+    FRONTS,
+    Answer,
+    Served,
+    ask,
+    connect,
+    free_port,
+    read_until_closed,
+    serving,
+)
+
+pytestmark = pytest.mark.processes
+
+_BESIDE = Path(sys.executable).with_name("etcd")
+ETCD = str(_BESIDE) if _BESIDE.exists() else shutil.which("etcd")
+SERVERS_OWN = ("date", "server", "connection", "transfer-encoding", "content-length")
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The client port of a single etcd."""
+    if ETCD is None:
+        pytest.skip("etcd is not installed")
+    port, peers = free_port(), f"http://127.0.0.1:{free_port()}"
+    client = f"http://127.0.0.1:{port}"
+    command = [ETCD, "--name", "n1", "--data-dir", str(tmp_path_factory.mktemp("etcd")), "--enable-v2"]
+    command += [
+        "--listen-client-urls",
+        client,
+        "--advertise-client-urls",
+        client,
+        "--listen-peer-urls",
+        peers,
+    ]
+    command += ["--initial-advertise-peer-urls", peers, "--initial-cluster", f"n1={peers}"]
+    command += ["--log-level", "error", "--unsafe-no-fsync"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_healthy(port)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_healthy(port: int) -> None:
+    end = time.monotonic() + 30
+    while True:
+        try:
+            if ask(port, "GET", "/health").status == 200:
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < end, "etcd did not start"
+        time.sleep(0.05)
+
+
+@pytest.fixture(params=FRONTS)
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    with serving(request.param) as running:
+        yield running
+
+
+class Side:
+    """One of the two that are compared."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        for method in ("PUT", "DELETE"):  # so that no index is 0
+            ask(port, method, "/v2/keys/" + KEYS[0])
+        for key in KEYS:
+            ask(port, "DELETE", "/v2/keys/" + key)
+        self.base = int(ask(port, "GET", "/v2/keys/no-such-key").headers["x-etcd-index"])
+
+    def ask(self, method: str, target: str, body: str, content_type: str | None) -> Answer:
+        answer = ask(self.port, method, target, body, content_type)
+        headers = {name: value for name, value in answer.headers.items() if name not in SERVERS_OWN}
+        for name in ("x-raft-index", "x-raft-term"):  # whether they are there, not what they are
+            if name in headers:
+                headers[name] = "some"
+        if "x-etcd-index" in headers:
+            headers["x-etcd-index"] = self._relative(headers["x-etcd-index"])
+        if "x-etcd-cluster-id" in headers:
+            assert re.fullmatch("[0-9a-f]{1,16}", headers["x-etcd-cluster-id"])
+            headers["x-etcd-cluster-id"] = "some"
+        body = re.sub(rb'"((?:modifiedI|createdI|i)ndex)":(\d+)', self._index, answer.body)
+        return Answer(answer.status, headers, body)
+
+    def _index(self, match: re.Match[bytes]) -> bytes:
+        return b'"%s":%s' % (match[1], self._relative(match[2].decode()).encode())
+
+    def _relative(self, index: str) -> str:
+        """Parameter errors carry 0, which is no index of the keyspace."""
+        return index if index == "0" else f"base+{int(index) - self.base}"
+
+
+Request = tuple[str, str, str, str | None]
+
+KEYS = [
+    "a", "b", "_hidden", "A.b-c~d_1", "%C3%BC", "%ff%fe", "a%20b+c", "%3Ca%3E%26%22", "a%00%0A%7F", "%E2%80%A8",
+    "\xc3\xa9",
+]  # fmt: skip
+VALUES = [
+    "1", "", "x", "%FF%C3%28", "a+b%2Bc", "%3C%3E%26%22%5C%2F", "%00%08%0C%0A%0D%09%1F%7F", "%E2%80%A8%F0%9F%98%80",
+    "x" * 3000, "a=b", "%ED%A0%80", "ü",
+]  # fmt: skip
+ODD_FIELDS = [
+    "quorum=true", "quorum=false", "quorum=x", "quorum=", "sorted=true", "sorted=T", "sorted=2", "recursive=0",
+    "recursive=nope", "stream=tRUE", "dir=false", "dir=", "waitIndex=", "waitIndex=7", "waitIndex=-1", "prevIndex=0",
+    "prevIndex=x", "prevIndex=18446744073709551616", "prevValue=", "ttl=", "ttl=x", "ttl=-1", "refresh=false",
+    "refresh=x", "refresh=true", "wait=false", "wait=x", "noValueOnSuccess=true", "noValueOnSuccess=", "prevExist=",
+    "prevExist=true", "prevExist=false", "prevExist=yes", "%zz=1", "x=%", "x=%4", "=1", "&&", ";value=semi", "value",
+    "value=late", "a=b;c=d", "VALUE=1", "%76alue=escaped", "x=%\"a", "+=+",
+]  # fmt: skip
+CONTENT_TYPES = [
+    FORM, FORM, FORM, FORM, FORM, f"{FORM}; charset=utf-8", FORM.upper(), None, "text/plain", "multipart/form-data",
+    ";", "a b", "a/", "application/x-www-form-urlencoded;", "application/x-www-form-urlencoded; x", "a/b; c=d; c=e",
+    f'{FORM}; a="b;c"',
+]  # fmt: skip
+
+
+def random_request(rng: random.Random) -> Request:
+    method = rng.choice(["GET", "GET", "PUT", "PUT", "PUT", "DELETE", "HEAD"])
+    target = "/v2/keys/" + rng.choice(KEYS) + rng.choice(["", "", "", "/"])
+    fields = [rng.choice(ODD_FIELDS) for _ in range(rng.choice([0, 0, 1, 1, 2]))]
+    body = ""
+    content_type = rng.choice(CONTENT_TYPES)
+    if method == "PUT":
+        value = "value=" + rng.choice(VALUES)
+        if rng.random() < 0.8:
+            body = "&".join([value, *fields])
+            fields = [rng.choice(ODD_FIELDS)] if rng.random() < 0.1 else []
+        else:
+            fields.append(value)
+    query = "&".join(fields).encode().decode("latin-1") if all(map(str.isascii, fields)) else "&".join(fields)
+    if fields and all(ord(character) < 256 for character in query) and " " not in query:
+        target += "?" + query
+    return method, target, body, content_type if body else FORM
+
+
+NAMED: list[Request] = [
+    (method, target, "", FORM)
+    for method in ("GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "FOO", "CONNECT")
+    for target in (
+        "/", "/version", "/version/", "/version?x=%zz", "/health", "/health/x", "/nothing", "/v2", "/v2/",
+        "/v2/keysx", "/v2/stats/self/", "//v2/keys/a", "/v2/keys//a", "/v2/keys/./a", "/v2/keys/../keys/a",
+        "/v2/keys/%2e%2e/a",        "/v2/keys/a%2F%2Fb?x=%22%27&y=<>", "/v2//keys?",
+        "/v2/keys/a%20b//?z=%zz", "/../x/", "/a%2Fb/../c%25",
+    )
+    if (method, target) != ("CONNECT", "/")
+] + [
+    (method, target + query, "", FORM)
+    for method in ("PUT", "DELETE")
+    for target in ("/v2/keys", "/v2/keys/")
+    for query in (
+        "", "?value=x", "?prevExist=true", "?prevExist=false", "?prevIndex=3", "?prevValue=x", "?dir=true",
+        "?recursive=true", "?ttl=x", "?ttl=5", "?refresh=true&ttl=5",
+    )
+]  # fmt: skip
+
+
+def compare(ours: Side, etcd: Side, requests: list[Request]) -> int:
+    """How many were not sent to etcd because we refuse them."""
+    refused = 0
+    for number, request in enumerate(requests):
+        mine = ours.ask(*request)
+        if mine.status == 501:
+            refused += 1
+            continue
+        assert mine == etcd.ask(*request), f"request {number}: {request}"
+    return refused
+
+
+def readable(served: Served, requests: list[Request]) -> list[Request]:
+    """Those whose target every server passes on as it came; the native front passes all."""
+    if served.front == "native":
+        return requests
+    return [request for request in requests if re.fullmatch(r"[!#-;=?-~]*[!#-;=@-~]", request[1])]
+
+
+def test_random_requests_on_plain_keys_are_answered_as_by_etcd(etcd: int, served: Served) -> None:
+    seed = 20211015
+    rng = random.Random(seed)
+    ours, theirs = Side(served.port), Side(etcd)
+    requests = readable(served, [random_request(rng) for _ in range(600)])
+    refused = compare(ours, theirs, requests)
+    assert refused < len(requests) // 10, f"seed {seed}"
+
+
+def test_named_requests_are_answered_as_by_etcd(etcd: int, served: Served) -> None:
+    ours, theirs = Side(served.port), Side(etcd)
+    assert compare(ours, theirs, readable(served, NAMED)) == 0
+
+
+RAW = [
+    b"garbage\r\n\r\n",
+    b"GET /version HTTP/1.1\r\n\r\n",
+    b"GET /version HTTP/1.0\r\n\r\n",
+    b"GET /version HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"GET /version HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    b"GET /version HTTP/1.1\r\nHost: x y\r\n\r\n",
+    b"GET /version HTTP/1.1\r\nHost: x/y\r\n\r\n",
+    b"GET /version HTTP/1.1\r\nHost:\r\n\r\n",
+    b"GET /version HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+    b"GET /version HTTP/1.1\r\nHost: x\r\nok: h\xff\r\n\r\n",
+    b"GET /version HTTP/2.0\r\nHost: x\r\n\r\n",
+    b"GET /version\r\n\r\n",
+    b"GET /ver sion HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET version HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v2/keys/%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /v2/keys/\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://foo/version HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://foo//version?a HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET * HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"F@O /version HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /version HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhelloGET /version HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"PUT /version HTTP/1.1\r\nHost: x\r\nContent-Length: -7\r\n\r\nvalue=1",
+    b"PUT /version HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\nvalue=1",
+    b"PUT /version HTTP/1.1\r\nHost: x\r\nContent-Length: 7, 7\r\n\r\nvalue=1",
+    b"PUT /version HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\nContent-Length: 8\r\n\r\nvalue=1",
+    b"PUT /version HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+    b"PUT /version HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+    b"PUT /version HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    b"GET /version HTTP/1.1\r\nHost: x\r\nExpect: foo\r\n\r\n",
+    b"GET /version HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1_100_000 + b"\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("data", RAW, ids=lambda data: repr(data[:60]))
+def test_bytes_that_are_hard_to_read_get_the_bytes_that_etcd_sends(etcd: int, data: bytes) -> None:
+    """After a first request, since etcd looks at a connection's first bytes in a way of its own."""
+    with serving("native") as served:
+        assert converse(served.port, data) == converse(etcd, data)
+
+
+def converse(port: int, data: bytes) -> list[bytes]:
+    """All that comes, line by line without order; to a request for closing at the end."""
+    first = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(port) as client:
+        client.sendall(first)
+        client.recv(65536)
+        try:
+            client.sendall(data)
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        except OSError:
+            pass
+        answer = re.sub(rb"Date: [^\r]+", b"Date: now", read_until_closed(client))
+    return sorted(answer.split(b"\r\n"))
