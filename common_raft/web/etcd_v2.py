@@ -191,13 +191,14 @@ class EtcdV2:
             respond(self._responses.error(EtcdError(request.code, request.cause, self._keyspace.index)))
 
     def _read(self, key: str, quorum: bool, respond: Respond) -> None:
-        def confirmed(failure: Failure | None) -> None:
-            self._done(respond, self._keyspace.get(key) if failure is None else failure)
-
         if quorum:
-            self._node.read_index(confirmed)
+            self._node.read_index(partial(self._confirmed, key, respond))
         else:
             self._done(respond, self._keyspace.get(key))
+
+    def _confirmed(self, key: str, respond: Respond, failure: Failure | None) -> None:
+        """The cluster has said whether this replica may answer a linearizable read."""
+        self._done(respond, self._keyspace.get(key) if failure is None else failure)
 
     def _done(self, respond: Respond, result: Result | Failure, *, terse: bool = False) -> None:
         """Answer with a result, or with why there is none."""

@@ -57,7 +57,7 @@ def method_not_allowed(allow: bytes) -> Response:
 
 def unhealthy(reason: str) -> Response:
     body = f'{{"health":"false","reason":"{json_text(reason)}"}}\n'
-    return Response(503, _CORS + _TEXT + _NOSNIFF, _encode(body))
+    return Response(503, _CORS + _TEXT + _NOSNIFF, body.encode())
 
 
 def redirect(method: str, location: str) -> Response:
@@ -76,39 +76,36 @@ class KeyResponses:
     __slots__ = ("_head",)
 
     def __init__(self, cluster_id: int) -> None:
-        self._head = _CORS + _JSON + b"X-Etcd-Cluster-Id: %x\r\n" % cluster_id
+        # Text until the whole is put together: formatting bytes is three times as slow.
+        self._head = f"{(_CORS + _JSON).decode()}X-Etcd-Cluster-Id: {cluster_id:x}\r\nX-Etcd-Index: "
 
     def event(self, event: Event, raft_index: int, raft_term: int, terse: bool = False) -> Response:
         """A success. With `terse` only the action of a write is told."""
-        node, previous = event.node, event.prev_node
-        if terse and event.action != "delete":
-            body = f'{{"action":"{event.action}"}}\n'
-        elif previous is None:
-            body = f'{{"action":"{event.action}","node":{_node(node)}}}\n'
+        action = event.action
+        previous = event.prev_node
+        if terse and action != "delete":
+            body = f'{{"action":"{action}"}}\n'
         else:
-            body = f'{{"action":"{event.action}","node":{_node(node)},"prevNode":{_node(previous)}}}\n'
-        head = b"%bX-Etcd-Index: %d\r\nX-Raft-Index: %d\r\nX-Raft-Term: %d\r\n" % (
-            self._head,
-            event.index,
-            raft_index,
-            raft_term,
-        )
-        return Response(201 if event.created else 200, head, body.encode())
+            node = event.node
+            key = json_text(node.key)
+            shown = _node(key, node)
+            if previous is None:
+                body = f'{{"action":"{action}","node":{shown}}}\n'
+            else:
+                body = f'{{"action":"{action}","node":{shown},"prevNode":{_node(key, previous)}}}\n'
+        head = f"{self._head}{event.index}\r\nX-Raft-Index: {raft_index}\r\nX-Raft-Term: {raft_term}\r\n"
+        return Response(201 if event.created else 200, head.encode(), body.encode())
 
     def error(self, error: EtcdError) -> Response:
         cause = f'"cause":"{json_text(error.cause)}",' if error.cause else ""
         body = f'{{"errorCode":{error.code:d},"message":"{error.message}",{cause}"index":{error.index}}}\n'
-        return Response(error.status, b"%bX-Etcd-Index: %d\r\n" % (self._head, error.index), _encode(body))
+        return Response(error.status, f"{self._head}{error.index}\r\n".encode(), body.encode())
 
 
-def _node(node: Node) -> str:
+def _node(key: str, node: Node) -> str:
+    """A node, its key already escaped."""
     value = node.value
-    held = "" if value is None else f'"value":"{json_text(value)}",'
-    return (
-        f'{{"key":"{json_text(node.key)}",{held}'
-        f'"modifiedIndex":{node.modified_index},"createdIndex":{node.created_index}}}'
-    )
-
-
-def _encode(body: str) -> bytes:
-    return body.encode("utf-8")
+    indexes = f'"modifiedIndex":{node.modified_index},"createdIndex":{node.created_index}}}'
+    if value is None:
+        return f'{{"key":"{key}",{indexes}'
+    return f'{{"key":"{key}","value":"{json_text(value)}",{indexes}'

@@ -40,14 +40,9 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _METHODS = {name.encode(): name for name in ("GET", "PUT", "DELETE", "POST", "HEAD", "OPTIONS")}
 
 # Headers that matter here, by the spellings seen in practice; others are looked up in lower case.
-_CONTENT_TYPE, _HOST, _CONTENT_LENGTH, _EXPECT, _ENCODING = range(5)
-_HEADERS = {
-    spelling: kind
-    for kind, name in enumerate(
-        (b"content-type", b"host", b"content-length", b"expect", b"transfer-encoding")
-    )
-    for spelling in (name, name.title())
-}
+_CONTENT_TYPE, _HOST, _CONTENT_LENGTH, _CONNECTION, _EXPECT, _ENCODING = range(6)
+_NAMES = (b"content-type", b"host", b"content-length", b"connection", b"expect", b"transfer-encoding")
+_HEADERS = {spelling: kind for kind, name in enumerate(_NAMES) for spelling in (name, name.title())}
 _HOST_VALUE = re.compile(rb"[0-9A-Za-z!$%&'()*+,\-.:;=\[\]_~]*").fullmatch
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) (\S+) HTTP/1\.[01]\r?\n")
 
@@ -98,8 +93,8 @@ class _Connection(asyncio.Protocol):
 
     __slots__ = (
         "_backlog", "_blocked_bytes", "_body", "_body_bytes", "_content_type", "_deferred", "_draining", "_expects",
-        "_front", "_header_bytes", "_hosts", "_in_body", "_last", "_owes_continue", "_parser", "_paused", "_pieces",
-        "_reading", "_refusal", "_transport", "_url", "_write_blocked", "queue", "since",
+        "_front", "_has_connection", "_header_bytes", "_hosts", "_in_body", "_last", "_owes_continue", "_parser",
+        "_paused", "_pieces", "_reading", "_refusal", "_transport", "_url", "_write_blocked", "queue", "since",
     )  # fmt: skip
 
     def __init__(self, front: "NativeFront") -> None:
@@ -126,6 +121,7 @@ class _Connection(asyncio.Protocol):
         self._url = b""
         self._content_type: bytes | None = None
         self._hosts = 0
+        self._has_connection = False
         self._expects = False
         self._body = b""
         self._pieces: list[bytes] = []  # of a body that came in more than one
@@ -287,6 +283,8 @@ class _Connection(asyncio.Protocol):
         elif kind == _CONTENT_LENGTH:
             if len(value) > 18 or (value.isdigit() and int(value) > self._front.limits.body_bytes):
                 self._refuse("413 Request Entity Too Large")
+        elif kind == _CONNECTION:
+            self._has_connection = True
         elif kind == _EXPECT:
             self._expect(value)
         elif value.lower() != b"chunked":
@@ -333,11 +331,13 @@ class _Connection(asyncio.Protocol):
         if self._last:
             return
         parser = self._parser
-        version = parser.get_http_version()
-        if version != "1.1" and version != "1.0":
-            self._refuse_version(version)
-            return
         keep_alive = parser.should_keep_alive()
+        version = "1.1"
+        if not keep_alive or self._has_connection:  # else it can be no other
+            version = parser.get_http_version()
+            if version not in _STATUS_LINES:
+                self._refuse_version(version)
+                return
         raw_method = parser.get_method()
         method = _METHODS.get(raw_method) or raw_method.decode("latin-1")
         exchange = _Exchange(self, version, keep_alive, method == "HEAD")
