@@ -8,7 +8,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -73,50 +73,41 @@ def _parser() -> Parser:
         "compare",
         help="measure targets side by side",
         description="Start each target's nodes, verify their answers, measure them in turn, write the results. "
-        "Without flags that say what to measure: a plan of less than four minutes. With any of them: every "
-        "combination of users, workloads and tools for every target.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "Without flags that say what to measure: a plan of less than four minutes. With any of --users, "
+        "--rounds, --seconds, --tools, --workloads, --targets, --servers: a grid, every combination.",
     )
     _add_flags(comparison)
     report = commands.add_parser("report", help="draw the report of an earlier comparison again")
-    report.add_argument("--output", type=Path, default=Path("stats"), help="folder of the results")
+    report.add_argument("--output", type=Path, default=Path("stats"), help="folder of the results (stats)")
     report.set_defaults(run=run_report)
     return parser
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    none = argparse.SUPPRESS  # the default is written into the help by hand: it depends on the other flags
-    parser.add_argument(
-        "--users", type=numbers, default=none, metavar="N,N", help=f"(every: {_joined(USERS)})"
-    )
-    parser.add_argument(
-        "--rounds", type=number, default=none, metavar="N", help=f"of each cell (every: {ROUNDS})"
-    )
-    parser.add_argument(
-        "--seconds", type=number, default=none, metavar="S", help=f"of a run (every: {SECONDS})"
-    )
-    parser.add_argument("--tools", type=names(TOOLS), default=none, metavar="T,T", help=_joined(TOOLS))
-    parser.add_argument(
-        "--workloads", type=names(WORKLOADS), default=none, metavar="W,W", help=_joined(WORKLOADS)
-    )
-    parser.add_argument(
-        "--targets", type=names(CATALOGUE), default=none, metavar="T,T", help=_joined(CATALOGUE)
-    )
-    parser.add_argument(
+    def add(flag: str, kind: Callable[[str], object], metavar: str, text: str) -> None:
+        # Absent from the namespace unless given: what it is then depends on the others (see ``_plan``).
+        parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+    add("--users", numbers, "N,N", f"numbers of users; in a grid {_joined(USERS)} unless given")
+    add("--rounds", number, "N", f"rounds of each cell; in a grid {ROUNDS} unless given")
+    add("--seconds", number, "S", f"whole seconds that a run measures; in a grid {SECONDS} unless given")
+    add("--tools", names(TOOLS), "T,T", f"load generators: {_joined(TOOLS)}")
+    add("--workloads", names(WORKLOADS), "W,W", f"workloads: {_joined(WORKLOADS)}")
+    add("--targets", names(CATALOGUE), "T,T", f"targets: {_joined(CATALOGUE)}")
+    add(
         "--servers",
-        type=names(SERVER_NAMES),
-        default=none,
-        metavar="S,S",
-        help=f"HTTP servers of the targets that have the choice: {_joined(SERVER_NAMES)}",
+        names(SERVER_NAMES),
+        "S,S",
+        f"HTTP servers, where there is a choice: {_joined(SERVER_NAMES)}",
     )
     parser.add_argument(
         "--endpoints",
         type=urls,
         default=(),
         metavar="URL,URL",
-        help="measure also the cluster that runs there; its keys named after the workloads are overwritten",
+        help="measure also the cluster that runs there; it overwrites keys that are named after the workloads",
     )
-    parser.add_argument("--output", type=Path, default=Path("stats"), help="folder for the results")
+    parser.add_argument("--output", type=Path, default=Path("stats"), help="folder for the results (stats)")
     parser.set_defaults(run=run_compare)
 
 

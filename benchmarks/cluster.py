@@ -22,6 +22,7 @@ from benchmarks.targets import NodePlace, Target, executable, node_command
 ROOT = Path(__file__).resolve().parent.parent
 
 HEALTHY_WITHIN = 30.0  # s from the start of the processes
+ANSWERING_WITHIN = 3.0  # s, for nodes that are said to run already
 STOPPED_WITHIN = 5.0  # s from SIGTERM; then SIGKILL
 
 # Below Linux's range for outgoing connections (from 32768), or a client of one node could take another's port.
@@ -67,7 +68,11 @@ def disk_directory() -> Path:
 
 
 class Cluster:
-    """The nodes of a target, from ``start()`` to ``stop()``; for a cluster elsewhere, only its endpoints."""
+    """The nodes of a target, from ``start()`` to ``stop()``; for a cluster elsewhere, only its endpoints.
+
+    ``remove()`` takes their data away.  It is apart from ``stop()`` because the removal of large files can keep a
+    disk busy for seconds: not while another cluster is measured.
+    """
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -91,7 +96,7 @@ class Cluster:
             self.version = client.version()
 
     def stop(self) -> None:
-        """End the nodes, and what they may have started, and remove their data."""
+        """End the nodes, and what they may have started."""
         family = [process for node in self._nodes for process in _family(node.pid)]
         for node in self._nodes:
             node.terminate()
@@ -105,7 +110,10 @@ class Cluster:
         for process in family:
             if process.is_running():  # psutil compares the start times: never a stranger with the same number
                 process.kill()
+        psutil.wait_procs(family, timeout=STOPPED_WITHIN)
         self._nodes.clear()
+
+    def remove(self) -> None:
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -143,21 +151,19 @@ class Cluster:
                 )
 
     def _wait_until_healthy(self) -> None:
-        deadline = time.monotonic() + HEALTHY_WITHIN
-        for endpoint in self.endpoints:
+        deadline = time.monotonic() + (HEALTHY_WITHIN if self._nodes else ANSWERING_WITHIN)
+        for number, endpoint in enumerate(self.endpoints, start=1):
             with NodeClient(endpoint) as client:
                 while not client.healthy():
                     self.check_alive()
                     if time.monotonic() > deadline:
-                        raise BenchmarkError(
-                            f"{self.target.name}: {endpoint}/health is not good after {HEALTHY_WITHIN:.0f} s; "
-                            f"its log ends: {self._last_words(1)}"
-                        )
+                        said = f"; its log ends: {self._last_words(number)}" if self._nodes else ""
+                        raise BenchmarkError(f"{self.target.name}: {endpoint}/health is not good{said}")
                     time.sleep(0.05)
 
     def _last_words(self, number: int) -> str:
         if self._directory is None:
-            return "nothing that can be seen from here"
+            return "nothing"
         log = self._directory / f"n{number}.log"
         lines = log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "nothing"

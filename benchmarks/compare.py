@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -33,6 +34,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self._clusters: dict[Target, Cluster] = {}
+        self._stopped: list[Cluster] = []
 
     def __enter__(self) -> Fleet:
         return self
@@ -42,6 +44,8 @@ class Fleet:
     ) -> None:
         for target in list(self._clusters):
             self.stop(target)
+        for cluster in self._stopped:
+            cluster.remove()
 
     def running(self, target: Target) -> Cluster:
         """The target's cluster: started and verified, unless it runs already."""
@@ -50,11 +54,14 @@ class Fleet:
             self._clusters[target] = cluster  # before it starts, so that half a cluster is ended too
             cluster.start()
             verify(target.name, cluster.endpoints)
+            # New nodes preallocate their logs; let that reach the disk now and not during the next run.
+            os.sync()
         return self._clusters[target]
 
     def stop(self, target: Target) -> None:
         cluster = self._clusters.pop(target, None)
         if cluster is not None:
+            self._stopped.append(cluster)
             cluster.stop()
 
 

@@ -24,6 +24,7 @@ def command(job: Job) -> Command:
             *("-r", str(job.connections)),
             *("-t", f"{math.ceil(job.seconds + WARM_UP) + LONGEST_START}s"),
             "--only-summary",
+            *("--loglevel", "WARNING"),
             *("--exit-code-on-error", "0"),
         ),
         (spread_over(job.endpoints), ("WARM_UP", f"{WARM_UP:g}"), ("MEASURE", f"{job.seconds:g}")),

@@ -16,16 +16,16 @@ from benchmarks.workloads import WORKLOADS
 
 STYLE = """
 :root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 78rem;
+body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 84rem;
        margin: 2rem auto 4rem; padding: 0 1.2rem; }
 h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.25rem; margin-top: 2.4rem; }
 p, li { max-width: 60rem; } .quiet { color: #5a5a5a; }
 img { width: 100%; max-width: 70rem; height: auto; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .86rem; white-space: nowrap; }
-th { text-align: right; font-weight: 600; border-bottom: 2px solid #1b1b1b; padding: .25rem .55rem;
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .8rem; white-space: nowrap; }
+th { text-align: right; font-weight: 600; border-bottom: 2px solid #1b1b1b; padding: .25rem .4rem;
      vertical-align: bottom; }
-td { text-align: right; padding: .2rem .55rem; border-bottom: 1px solid #e6e6e6; }
+td { text-align: right; padding: .2rem .4rem; border-bottom: 1px solid #e6e6e6; }
 th.left, td.left { text-align: left; }
 tr.workload td { text-align: left; font-weight: 600; padding-top: 1rem; border-bottom: 1px solid #999; }
 tr.first td { border-top: 1px solid #999; }
@@ -49,10 +49,9 @@ LEGEND = (
 HEADINGS = (
     "users",
     "target",
-    "durability",
-    "reads",
+    "durability,<br>reads",
     "req/s",
-    "±",
+    "±, of<br>rounds",
     "ratio",
     "p50 ms",
     "p99 ms",
@@ -64,9 +63,8 @@ HEADINGS = (
     "ratio",
     "memory<br>MiB",
     "load<br>CPU",
-    "rounds",
 )
-LEFT = (1, 2, 3)
+LEFT = (1, 2)
 
 
 def write_page(output: Path, summary: Summary, plots: Sequence[Path]) -> Path:
@@ -157,10 +155,9 @@ def _line(row: Row, *, first: bool) -> str:
     cells = [
         _cell(str(row.users) if first else ""),
         _cell(escape(row.target), "left"),
-        _cell(row.durability, "left"),
-        _cell(row.reads, "left"),
+        _cell(f"{row.durability}, {row.reads}", "left"),
         _cell(words.count(row.throughput)),
-        _cell(words.percent(row.throughput_spread)),
+        _cell(f"{words.percent(row.throughput_spread)} of {row.rounds}"),
         _ratio_cell(row.throughput_ratio, more_is_better=True),
         _cell(words.milliseconds(row.p50_ms)),
         _cell(words.milliseconds(row.p99_ms)),
@@ -172,7 +169,6 @@ def _line(row: Row, *, first: bool) -> str:
         _ratio_cell(row.cpu_ratio, more_is_better=False),
         _cell(words.optional(row.memory_mib)),
         _cell(generator, "worse" if words.at_limit(row) else ""),
-        _cell(str(row.rounds)),
     ]
     return f"<tr{' class=first' if first else ''}>{''.join(cells)}</tr>"
 

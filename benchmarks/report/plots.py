@@ -11,7 +11,7 @@ import matplotlib as mpl
 mpl.use("Agg")  # before pyplot: no display is needed
 
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.report import words
 from benchmarks.results import Row, Run, Summary
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart with every kind of colour vision.  The yardstick is black.
 COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8C6D00")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("s", "^", "D", "v", "P", "X", "*")
 DPI = 160
 WIDE_RANGE = 15  # of the values on an axis; beyond it, a linear axis would crush the small ones
 
@@ -84,7 +84,7 @@ def _draw(file: Path, tool: str, workloads: Sequence[str], summary: Summary, sty
         )
         axes[-1][column].set_xlabel("users")
     for line, (metric, _) in enumerate(METRICS):
-        _y_axis(axes[line][0], [getattr(run, metric) for run in summary.runs if run.tool == tool])
+        _y_axis(axes[line][0], metric, [getattr(row, metric) for row in summary.rows if row.tool == tool])
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=min(4, len(labels)), frameon=False)
     figure.suptitle(f"{_nodes(summary, tool)}, load from {tool}", x=0.01, ha="left", fontsize=13)
@@ -127,11 +127,13 @@ def _x_axis(panel: Axes, users: Sequence[int]) -> None:
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.count(value)))
 
 
-def _y_axis(panel: Axes, values: Sequence[float]) -> None:
-    """Logarithmic where the values need it, from zero otherwise."""
-    known = [value for value in values if value > 0]
-    if known and max(known) / min(known) > WIDE_RANGE:
+def _y_axis(panel: Axes, metric: str, medians: Sequence[float]) -> None:
+    """Latencies, and values of a wide range, on a logarithmic axis; others from zero."""
+    known = [value for value in medians if value > 0]
+    if known and (metric == "p99_ms" or max(known) / min(known) > WIDE_RANGE):
         panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_minor_locator(NullLocator())
     else:
         panel.set_ylim(bottom=0)
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
