@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from common_raft.core import NOBODY, Entry, Message, ReadState, Ready, Role
-from common_raft.core.messages import AppendResponse, VoteResponse
+from common_raft.core.messages import AppendResponse, RequestVote, VoteResponse
 from common_raft.core.quorum import majority
 from common_raft.testing.process import Process, View
 
@@ -73,8 +73,9 @@ class Rule:
 
 
 class CommittedEntries(Rule):
-    """Only a leader finds out that an entry is committed, a majority has it on disk by then, and there is only
-    ever one entry for an index (paper, 5.3 and 5.4).  This rule also writes the history that others read.
+    """Only a leader finds out that an entry is committed, from one of its own term that a majority has on disk by
+    then, and there is only ever one entry for an index (paper, 5.3 and 5.4).  This rule also writes the history
+    that others read.
     """
 
     def started(self, process: Process) -> None:
@@ -87,6 +88,10 @@ class CommittedEntries(Rule):
             return
         if now.commit > now.last_index:
             self.fail(f"{process.id} has committed {now.commit}, past the end of its log, {now.last_index}")
+        if now.commit > len(history.committed) and log.term(now.commit) != now.term:
+            self.fail(
+                f"{process.id} leads term {now.term}, and commits by counting up to {now.commit}, an older one's"
+            )
         for index in range(before.commit + 1, now.commit + 1):
             entry = log.entry(index)
             if index <= len(history.committed):
@@ -264,8 +269,9 @@ class OneVoteATerm(Rule):
             self.fail(f"{process.id} votes for {candidate} in term {term}, in which it voted for {known}")
 
 
-class PersistBeforeAnswer(Rule):
-    """A vote or an acknowledgement leaves only after what it promises is on disk (paper, figure 2 and 5.6).
+class PersistBeforeSaying(Rule):
+    """A vote or an acknowledgement leaves only after what it promises is on disk (paper, figure 2 and 5.6), and a
+    candidate's request after the term and the log's end that it names.
 
     A promise of a term that the disk has left behind binds nobody: whatever replaced it was decided later.
     """
@@ -274,6 +280,8 @@ class PersistBeforeAnswer(Rule):
         match message:
             case VoteResponse(granted=True, pre_vote=False):
                 self._check_vote(process, message)
+            case RequestVote(pre_vote=False):
+                self._check_request(process, message)
             case AppendResponse(rejected=False):
                 self._check_append(process, message)
             case _:
@@ -283,6 +291,20 @@ class PersistBeforeAnswer(Rule):
         durable = process.disk.stored.hard_state
         if (durable.term, durable.vote) != (vote.term, vote.to) and durable.term <= vote.term:
             self.fail(f"{process.id} votes for {vote.to} in term {vote.term}; its disk holds {durable}")
+
+    def _check_request(self, process: Process, request: RequestVote) -> None:
+        """Else a crash makes the candidate forget, ask again in the same term with a shorter log, and count what
+        was granted to the longer one.  Votes for somebody who has given up meanwhile bind nobody.
+        """
+        durable = process.disk.stored.hard_state
+        if process.core.role is not Role.CANDIDATE or process.core.term != request.term:
+            return
+        if (durable.term, durable.vote) != (request.term, process.id):
+            self.fail(f"{process.id} asks for votes in term {request.term}; its disk holds {durable}")
+        if not process.disk.holds(request.last_index, request.last_term):
+            self.fail(
+                f"{process.id} asks for votes for a log up to {request.last_index}, which its disk lacks"
+            )
 
     def _check_append(self, process: Process, answer: AppendResponse) -> None:
         disk = process.disk
@@ -391,7 +413,7 @@ RULES: tuple[type[Rule], ...] = (
     StateMachineSafety,
     NeverBack,
     OneVoteATerm,
-    PersistBeforeAnswer,
+    PersistBeforeSaying,
     PersistedIsOnDisk,
     ReadyContract,
     LinearizableReads,

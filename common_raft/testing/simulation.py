@@ -16,7 +16,7 @@ from itertools import count
 from random import Random
 from typing import TypeVar
 
-from common_raft.core import Message, NoLeader, NotLeader, ProposalDropped, RawNode, Ready, Role
+from common_raft.core import NOBODY, Message, NoLeader, NotLeader, ProposalDropped, RawNode, Ready, Role
 from common_raft.testing.invariants import Invariants, Violation
 from common_raft.testing.machine import Accumulator, Workload, numbered_commands
 from common_raft.testing.network import CALM, Network
@@ -170,8 +170,12 @@ class Simulation:
         if process.life != life or not process.running:
             return
         self._schedule(process.tick_length, partial(self._tick, process, life))
-        if not process.paused:  # a process that was stopped does not catch up on its timers
-            self._handle(process, "ticks", process.core.tick)
+        if process.paused:
+            return  # a process that was stopped does not catch up on its timers
+        process.core.tick()
+        if process.core.has_ready():  # else a step that shows nothing would be counted
+            self._step(f"{process.id} ticks")
+            self.invariants.stepped(process)
             self._drive_soon(process)
 
     def _drive_soon(self, process: Process) -> None:
@@ -281,7 +285,9 @@ class Simulation:
             return
         self._schedule(self._some_time(self.weather.request_interval), self._request)
         request = self._pick(dict(self.weather.requests))
-        process = self._somebody(prefer_leader=0.8)
+        process = self._somebody(prefer_leader=0.9)
+        if process.node is None or (process.node.leader == NOBODY and self.random.random() < 0.8):
+            return  # clients try the others first, and most steps shall do something
         if request is Request.PROPOSE:
             self._propose(process)
         elif request is Request.READ:
@@ -330,6 +336,8 @@ class Simulation:
             return
         self._schedule(self._some_time(self.weather.fault_interval), self._fault)
         fault = self._pick(dict(self.weather.faults))
+        if len(self.processes) == 1 and fault in (Fault.SPLIT, Fault.ONE_WAY):
+            return  # there are no links
         victim = self._somebody(prefer_leader=0.5)
         length = self._some_time(self.weather.fault_length)
         match fault:
@@ -382,6 +390,9 @@ class Simulation:
         side = [victim.id, *self.random.sample(others, self.random.randint(0, len(others) // 2))]
         self._step(f"{side} are split from the others")
         self.network.split(side, [p.id for p in self.processes])
+        if self.random.random() < 0.5:  # so that the old leader and a new one soon write different entries
+            other = self.random.choice([p for p in self.processes if p.id not in side])
+            self._at(other, "campaigns early", lambda: other.core.campaign())
         self._schedule(length, self._heal)
 
     def _cut_one_way(self, victim: Process, length: float) -> None:

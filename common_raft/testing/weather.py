@@ -66,12 +66,12 @@ def draw(random: Random, nodes: int | None = None) -> Weather:
     size = random.choice((3, 3, 5))
     return Weather(
         nodes=size if nodes is None else nodes,
-        election_tick=random.choice((3, 5, 8)),
+        election_tick=random.choice((3, 3, 5, 8)),
         limits=_draw_limits(random),
         conditions=_draw_conditions(random),
         faults={kind: random.uniform(0.2, 1.0) for kind in Fault if random.random() < 0.5},
-        fault_interval=random.choice((3.0, 8.0, 20.0)),
-        fault_length=random.choice((2.0, 8.0, 20.0)),
+        fault_interval=random.choice((1.5, 4.0, 10.0)),
+        fault_length=random.choice((2.0, 6.0, 15.0)),
         requests=_draw_requests(random),
         request_interval=random.choice((0.2, 0.5, 2.0)),
         disk_delay=random.choice((0.1, 0.5, 3.0)),
@@ -84,6 +84,7 @@ def draw(random: Random, nodes: int | None = None) -> Weather:
 def _draw_limits(random: Random) -> dict[str, int | bool]:
     """Tight limits, so that short runs meet them; both kinds of election."""
     return {
+        "heartbeat_tick": random.choice((1, 1, 2)),
         "max_message_bytes": random.choice((1, 40, 1 << 20)),
         "max_inflight_messages": random.choice((1, 2, 256)),
         "max_inflight_bytes": random.choice((20, 1 << 20)),
@@ -98,7 +99,7 @@ def _draw_conditions(random: Random) -> Conditions:
     in_order = random.random() < 0.5
     return Conditions(
         loss=random.choice((0.0, 0.0, 0.05, 0.25)),
-        duplication=random.choice((0.0, 0.0, 0.1)),
+        duplication=random.choice((0.0, 0.0, 0.3)),
         delay=random.choice((0.2, 0.5, 2.0)),
         in_order=in_order,
         # On an ordered link a straggler holds up all that is behind it.
@@ -111,5 +112,5 @@ def _draw_requests(random: Random) -> dict[Request, float]:
     return {
         Request.PROPOSE: 1.0,
         Request.READ: random.choice((0.0, 0.3, 1.0)),
-        Request.TRANSFER: random.choice((0.0, 0.0, 0.1)),
+        Request.TRANSFER: random.choice((0.0, 0.05, 0.15)),
     }
