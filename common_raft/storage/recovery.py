@@ -220,7 +220,9 @@ def _judge_end_of_log(log: Log, data: bytes, behind: Frame | Flaw | None) -> Non
     """Behind the last batch of the last segment there may be nothing, or a torn write."""
     path, offset = log.segment.path, log.end
     if log.last_batch is not None:
-        log.last_frame = data[log.last_offset : offset - len(END)] + END
+        # Padded, because a file that is cut short may also lack zeros that belong to the frame.
+        whole = offset - len(END)
+        log.last_frame = data[log.last_offset : whole].ljust(whole - log.last_offset, b"\0") + END
     if isinstance(behind, Frame):
         if behind.kind is Kind.SEAL:
             missing = log.segment.header.number + 1

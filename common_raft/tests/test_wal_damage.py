@@ -16,7 +16,16 @@ import pytest
 
 from common_raft.core.messages import Entry, EntryKind, HardState
 from common_raft.storage import CorruptLog, Recovered, Wal
-from common_raft.storage.records import END, HEADER_FRAME, SECTOR, Frame, Kind, decode_header, read_frame
+from common_raft.storage.records import (
+    END,
+    HEADER_FRAME,
+    SECTOR,
+    Frame,
+    FrameEncoder,
+    Kind,
+    decode_header,
+    read_frame,
+)
 from common_raft.storage.recovery import read_log
 
 #: Data without long runs of one byte, the same at each run.
@@ -151,6 +160,21 @@ class TestTornTail:
     def test_a_write_cut_at_any_byte_is_cut_off_at_the_files_end(self, log: Log) -> None:
         for cut in range(HEADER_FRAME, log.used + 1):
             log.assert_cut(log.sound[:cut])
+
+    def test_a_checksum_that_ends_with_zeros_may_be_cut_there(self, tmp_path: Path) -> None:
+        log = Log.of(tmp_path, [b"first"])
+        wal = open_wal(tmp_path)
+        encoder, segment = FrameEncoder(), wal._segment
+        for number in itertools.count():
+            batch = [(HardState(3, 2, 1), 2, [entry(b"%d" % number)])]
+            if encoder.finish(encoder.encode_batch(batch, 2), segment.end, segment.salt)[-5] == 0:
+                break
+        wal.append(batch)
+        wal.close()
+        log = Log(log.path, log.path.read_bytes(), [*log.entries, *batch[0][2]], frames(log.path))
+        for cut in range(log.used - 8, log.used + 1):
+            log.assert_cut(log.sound[:cut])
+            log.assert_cut(log.sound[:cut].ljust(len(log.sound), b"\0"))
 
     def test_a_segment_that_lost_its_header_is_refused(self, log: Log) -> None:
         for cut in range(HEADER_FRAME):
