@@ -484,9 +484,10 @@ class Raft:
             if progress.rejected(message.index, hint_index):
                 self.wants_replication = True
             return
-        self.wants_replication = True
         if progress.matched(message.index):
             self.maybe_commit()
+        if progress.next_index <= self.log.last_index or progress.sent_commit < self.log.committed:
+            self.wants_replication = True
         if message.sender == self._transferee:
             self._hand_over_if_caught_up()
 
