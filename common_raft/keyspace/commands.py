@@ -1,6 +1,6 @@
 """The commands that go through the log, and their bytes.
 
-A batch is a msgpack array of arrays `[tag, field ...]`. Fields may be added at a struct's end, with a
+A batch is a msgpack array of arrays ``[tag, field ...]``. Fields may be added at a struct's end, with a
 default, without making older logs unreadable; a tag is never given a new meaning.
 
 msgpack's text is UTF-8 and etcd's keys and values are any bytes. A batch in which some are not UTF-8 is written
@@ -58,7 +58,7 @@ def encode(commands: Sequence[Command]) -> bytes:
 
 
 def decode(data: bytes) -> list[Command]:
-    """The commands of one batch. Raises msgspec.DecodeError if `data` is not what `encode` gave."""
+    """The commands of one batch. Raises msgspec.DecodeError if ``data`` is not what ``encode`` gave."""
     if data[:1] != _RAW:
         return _decoder.decode(data)
     return [_from_raw(fields) for fields in _raw_decoder.decode(memoryview(data)[1:])]

@@ -1,7 +1,7 @@
 """What each command does, as pure functions: from the nodes that were read to the nodes to write, and a result.
 
 Nothing here reads or writes a store, asks for the time or knows who waits, so that replicas agree whatever store they
-are on. The rules are those of etcd 3.5, `server/etcdserver/api/v2store/store.go`.
+are on. The rules are those of etcd 3.5, ``server/etcdserver/api/v2store/store.go``.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,8 @@ Result = Event | EtcdError
 class View:
     """The nodes that a batch may touch, as its commands have left them so far.
 
-    `nodes` begins as the read set. `changed` is the write set: for each key written its node, or None if it is gone.
+    ``nodes`` begins as the read set. ``changed`` is the write set: for each key written its node, or None if it is
+    gone.
     """
 
     __slots__ = ("changed", "index", "nodes")

@@ -1,13 +1,13 @@
 """etcd v2's numbered errors: code, message and HTTP status.
 
-Source: etcd 3.5, `server/etcdserver/api/v2error/error.go`; 501 is ours, for what this service does not serve yet.
+Source: etcd 3.5, ``server/etcdserver/api/v2error/error.go``; 501 is ours, for what this service does not serve yet.
 """
 
 from enum import IntEnum
 
 
 class Code(IntEnum):
-    """The `errorCode` of an answer."""
+    """The ``errorCode`` of an answer."""
 
     KEY_NOT_FOUND = 100
     TEST_FAILED = 101
@@ -71,7 +71,7 @@ class EtcdError(Exception):
     """An error in etcd v2's shape.
 
     The keyspace returns these as results (a refused command is an outcome that every replica agrees on); the
-    parser of requests raises them. `index` is the etcd index at which a command was refused, 0 for errors of the
+    parser of requests raises them. ``index`` is the etcd index at which a command was refused, 0 for errors of the
     request itself.
     """
 

@@ -6,7 +6,7 @@ from .node import Node
 
 
 class HashMapStore:
-    """See `Store`. Not safe for use by several threads."""
+    """See ``Store``. Not safe for use by several threads."""
 
     __slots__ = ("_nodes", "get", "index")
 

@@ -1,6 +1,6 @@
 """etcd v2's keyspace as a replicated state machine, over any store.
 
-A committed batch is one cycle: read what it may touch, decide (`decide.py`), write what it changed. The order of
+A committed batch is one cycle: read what it may touch, decide (``decide.py``), write what it changed. The order of
 commands is the log's; that all replicas apply the same batches in the same order is for whoever calls to see to.
 """
 
@@ -34,7 +34,7 @@ class Keyspace:
         """Carry out committed batches, in log order.
 
         Each comes with whether somebody waits for its results: a list of them, or None if nobody does.
-        Raises msgspec.DecodeError, with nothing applied, if a batch is not what `encode` gave.
+        Raises msgspec.DecodeError, with nothing applied, if a batch is not what ``encode`` gave.
         """
         decoded = [(decode(data), wanted) for data, wanted in batches]
         keys = {command.key for commands, _ in decoded for command in commands}

@@ -6,8 +6,8 @@ from msgspec import Struct
 class Node(Struct, frozen=True, gc=False):
     """A key and what it holds at one moment; never changed in place, so a result may keep one.
 
-    `value` is None only where etcd shows none: for a node that an event has just deleted. Keys and values are
-    bytes to etcd; here they are `str`, with bytes that are not UTF-8 as lone surrogates (PEP 383).
+    ``value`` is None only where etcd shows none: for a node that an event has just deleted. Keys and values are
+    bytes to etcd; here they are ``str``, with bytes that are not UTF-8 as lone surrogates (PEP 383).
     Indexes count the keyspace's own changes, not Raft's entries.
     """
 
@@ -20,7 +20,7 @@ class Node(Struct, frozen=True, gc=False):
 class Event(Struct, frozen=True, gc=False):
     """The outcome of an operation that succeeded.
 
-    `index` is the etcd index right after it; `prev_node` is what the key held before, if it held something.
+    ``index`` is the etcd index right after it; ``prev_node`` is what the key held before, if it held something.
     """
 
     action: str

@@ -1,13 +1,16 @@
 """What every front must do the same; run against each."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from common_raft.tests.web_fakes import FakeFailure
+from common_raft.tests.web_fakes import FakeFailure, FakeNode
 from common_raft.tests.web_fixtures import FRONTS, Answer, Served, ask, read_answer, serving
+from common_raft.web.etcd_v2 import EtcdV2
+from common_raft.web.fronts.starlette import application
 from common_raft.web.limits import Limits, ListenError
 
 BODY_LIMIT = 100_000
@@ -204,6 +207,36 @@ def test_a_client_that_goes_away_while_it_waits_harms_nobody(served: Served) -> 
     for answer in held or []:
         served.in_loop(answer)
     assert served.ask("GET", "/version").status == 200
+
+
+def test_an_answer_for_a_cancelled_request_is_dropped() -> None:
+    async def scenario() -> None:
+        node = FakeNode()
+        node.held = []
+        app = application(EtcdV2(node, node.keyspace), Limits())
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/v2/keys/a",
+            "raw_path": b"/v2/keys/a",
+            "headers": [],
+        }
+        scope["query_string"] = b"quorum=true"
+
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request", "body": b""}
+
+        async def send(message: object) -> None:
+            raise AssertionError("answered")
+
+        request = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
+        while not node.held:
+            await asyncio.sleep(0)
+        request.cancel()
+        await asyncio.wait([request])
+        node.release()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("front", FRONTS)

@@ -35,7 +35,7 @@ def served() -> Iterator[Served]:
 
 
 def talk(served: Served, data: bytes) -> bytes:
-    """Everything that is answered to `data` until the server closes; the connection is half-closed after it."""
+    """Everything that is answered to ``data`` until the server closes; the connection is half-closed after it."""
     with served.connect() as client:
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
@@ -53,7 +53,7 @@ def test_a_stream_of_requests_may_be_split_anywhere(served: Served) -> None:
     stream = (
         b"GET /v2/keys/none?x=%41 HTTP/1.1\r\nHost: x\r\nX-Other: y\r\n\r\n"
         b"PUT /v2/keys/none?prevExist=true HTTP/1.1\r\nhost: x\r\nContent-type: application/x-www-form-urlencoded\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n3\r\nval\r\n4;x=y\r\nue=1\r\n0\r\nHost: trailer\r\n\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n3\r\nval\r\n4;x=y\r\nue=1\r\n0\r\nExpect: nothing\r\n\r\n"
         b"DELETE /v2/keys/none HTTP/1.1\r\nHOST: x\r\nContent-Length: 3\r\n\r\nabc" + LAST
     )
     whole = without_dates(talk(served, stream))
@@ -451,6 +451,28 @@ async def converse(data: bytes, size: int, held: bool) -> None:
             node.release()
     finally:
         await front.close()
+
+
+async def connected(node: FakeNode) -> tuple[NativeFront, FakeTransport]:
+    """A front with one client that has asked for a key by quorum."""
+    front = NativeFront(EtcdV2(node, node.keyspace), Limits())
+    connection, transport = front.connection(), FakeTransport()
+    connection.connection_made(transport)
+    connection.data_received(QUORUM)
+    return front, transport
+
+
+def test_an_answer_that_comes_after_an_abort_is_not_written() -> None:
+    async def scenario() -> None:
+        node = FakeNode()
+        node.held = []
+        front, transport = await connected(node)
+        await front.close(grace=0.0)  # aborts; that the connection is lost is told later
+        assert transport.closed
+        node.release()
+        assert transport.written == b""
+
+    asyncio.run(scenario())
 
 
 def wait_for(condition: object, seconds: float = 5.0) -> None:

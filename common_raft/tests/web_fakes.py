@@ -14,9 +14,9 @@ class FakeFailure(Exception):
 
 
 class FakeNode:
-    """Satisfies what the web layer asks of the driver. Set `failure` to make everything fail from now on.
+    """Satisfies what the web layer asks of the driver. Set ``failure`` to make everything fail from now on.
 
-    With `held` a list, answers wait there until the test calls them.
+    With ``held`` a list, answers wait there until the test calls them.
     """
 
     id = 0x3115797E2B89D053

@@ -1,6 +1,6 @@
 """The routes of etcd's client API that this service answers, over a Raft node and a keyspace.
 
-Nothing here knows how bytes reach it: a front calls `EtcdV2.handle` and is called back with a `Response`.
+Nothing here knows how bytes reach it: a front calls ``EtcdV2.handle`` and is called back with a ``Response``.
 """
 
 import re
@@ -61,7 +61,7 @@ class Failure(Protocol):
 
 
 class Node(Protocol):
-    """What is asked of the Raft driver. A `done` is called exactly once, on the caller's loop or thread."""
+    """What is asked of the Raft driver. A ``done`` is called exactly once, on the caller's loop or thread."""
 
     @property
     def id(self) -> int: ...
@@ -97,7 +97,7 @@ class EtcdV2:
     def __init__(
         self, node: Node, keyspace: Reader, counts: Callable[[], AppendCounts] | None = None
     ) -> None:
-        """`counts` tells `/v2/stats/self` how many append messages were received and sent."""
+        """``counts`` is what ``/v2/stats/self`` tells of the driver."""
         self._node = node
         self._keyspace = keyspace
         self._responses = KeyResponses(node.cluster_id)
@@ -106,16 +106,16 @@ class EtcdV2:
     def handle(
         self, method: str, target: bytes, content_type: bytes | None, body: bytes, respond: Respond
     ) -> None:
-        """Answer one request: `respond` is called once, at once or later, never in another thread.
+        """Answer one request: ``respond`` is called once, at once or later, never in another thread.
 
-        `target` is the request target as it was sent. Nothing is raised for anything that a client can send.
+        ``target`` is the request target as it was sent. Nothing is raised for anything that a client can send.
         """
         plain = _PLAIN_TARGET(target)
         if plain is not None:
             if method == "GET":
                 self._read(plain[1].decode(), plain[2] is not None, respond)
                 return
-            if method == "PUT" and content_type == FORM and plain[2] is None:
+            if method == "PUT" and content_type == FORM:
                 value = _PLAIN_BODY(body)
                 if value is not None:
                     self._node.propose(
@@ -127,7 +127,7 @@ class EtcdV2:
     def handle_any(
         self, method: str, target: bytes, content_type: bytes | None, body: bytes, respond: Respond
     ) -> None:
-        """`handle` without its short cut."""
+        """``handle`` without its short cut."""
         try:
             parsed = parse_target(target)
         except BadTargetError:

@@ -1,7 +1,7 @@
 """The parts of Go's standard library that show through etcd's API: how it reads requests and writes JSON.
 
 Each function follows Go 1.16, with which etcd 3.5.1 was built, down to the wording of errors; the Go package is named
-in its docstring. Text that a client sent is `str` with bytes that are not UTF-8 as lone surrogates (PEP 383).
+in its docstring. Text that a client sent is ``str`` with bytes that are not UTF-8 as lone surrogates (PEP 383).
 """
 
 import re
@@ -71,7 +71,7 @@ def unescape_path(raw: bytes) -> str:
 
 
 def unescape_query(raw: bytes) -> str:
-    """Percent-decoding of a key or value of a form (net/url): `+` is a space. Raises GoError."""
+    """Percent-decoding of a key or value of a form (net/url): ``+`` is a space. Raises GoError."""
     return unescape_path(raw.replace(b"+", b" ")) if b"+" in raw else unescape_path(raw)
 
 
@@ -85,7 +85,7 @@ _PATH_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 
 def parse_query(form: dict[str, str], raw: bytes) -> GoError | None:
-    """Add the fields of a query or an urlencoded body to `form` (net/url); what is there already is kept.
+    """Add the fields of a query or an urlencoded body to ``form`` (net/url); what is there already is kept.
 
     Like Go it goes on after a field that cannot be decoded, and returns the first such error.
     """
@@ -152,7 +152,7 @@ def parse_uint(text: str) -> int:
 
 
 def clean_path(path: str) -> str:
-    """The path that net/http's ServeMux would redirect to: no `//`, `.` or `..`; a trailing slash is kept."""
+    """The path that net/http's ServeMux would redirect to: no ``//``, ``.`` or ``..``; a trailing slash is kept."""
     kept: list[str] = []
     for part in path.split("/"):
         if part == "..":

@@ -1,7 +1,7 @@
 """From a request's target, content type and body to what it asks of the keyspace.
 
-Checks and their order are etcd's (`server/etcdserver/api/v2http/client.go`, parseKeyRequest): a request with several
-faults gets the same error from both. What etcd would do and this service cannot yet is refused after them, by name.
+Checks and their order are etcd's (``server/etcdserver/api/v2http/client.go``, parseKeyRequest): a request with
+several faults gets the same error from both. What etcd would do and this service cannot yet is refused after them, by name.
 """
 
 import re
@@ -27,7 +27,7 @@ class BadTargetError(Exception):
 
 
 class Target(Struct, frozen=True, gc=False):
-    """A request target in parts: decoded path; query as sent, None without `?`; `http://host` of a proxy's form."""
+    """A request target in parts: decoded path; query as sent, None without it; ``http://host`` of a proxy's form."""
 
     path: str
     query: bytes | None
@@ -35,14 +35,14 @@ class Target(Struct, frozen=True, gc=False):
 
 
 class Read(Struct, frozen=True, gc=False):
-    """GET or HEAD of a plain key; `quorum`: only after the cluster has confirmed that this replica is up to date."""
+    """GET or HEAD of a plain key; ``quorum``: only once the cluster has confirmed that this replica is up to date."""
 
     key: str
     quorum: bool
 
 
 class Write(Struct, frozen=True, gc=False):
-    """A command for the log. With `terse` only its action is told (noValueOnSuccess)."""
+    """A command for the log. With ``terse`` only its action is told (noValueOnSuccess)."""
 
     command: Command
     terse: bool
@@ -91,7 +91,7 @@ def parse_target(raw: bytes) -> Target:
 def parse_key_request(
     method: str, path: str, query: bytes, content_type: bytes | None, body: bytes
 ) -> Read | Write | Forbidden:
-    """What a request on keys asks for. `path` is what follows `/v2/keys`.
+    """What a request on keys asks for. ``path`` is what follows ``/v2/keys``.
 
     Raises EtcdError.
     """

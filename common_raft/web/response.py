@@ -1,7 +1,7 @@
 """From results to HTTP responses, byte for byte etcd's.
 
 A response holds its header lines as one block of bytes, in etcd's order, so that a front which writes bytes itself
-has nothing to assemble; other fronts ask for `headers()`. Date, Content-Length and Connection are the fronts'
+has nothing to assemble; other fronts ask for ``headers()``. Date, Content-Length and Connection are the fronts'
 business.
 """
 
@@ -24,7 +24,7 @@ _NOSNIFF = b"X-Content-Type-Options: nosniff\r\n"
 class Response(Struct, frozen=True, gc=False):
     """Status, header block (each line ended by CRLF) and body.
 
-    `close` marks the answers after which Go's server ends the connection, as it does for requests it cannot read.
+    ``close`` marks the answers after which Go's server ends the connection, as it does for requests it cannot read.
     """
 
     status: int
@@ -80,7 +80,7 @@ class KeyResponses:
         self._head = f"{(_CORS + _JSON).decode()}X-Etcd-Cluster-Id: {cluster_id:x}\r\nX-Etcd-Index: "
 
     def event(self, event: Event, raft_index: int, raft_term: int, terse: bool = False) -> Response:
-        """A success. With `terse` only the action of a write is told."""
+        """A success. With ``terse`` only the action of a write is told."""
         action = event.action
         previous = event.prev_node
         if terse and action != "delete":

@@ -16,10 +16,10 @@ class Running(Protocol):
     """A server that serves."""
 
     async def close(self, grace: float = 5.0) -> None:
-        """Stop listening, answer what is under way for at most `grace` seconds, and close every connection."""
+        """Stop listening, answer what is under way for at most ``grace`` seconds, and close every connection."""
 
     async def wait(self) -> None:
-        """Until it is closed. Raises what made the server end, if it was not `close`."""
+        """Until it is closed. Raises what made the server end, if it was not ``close``."""
 
 
 Start = Callable[[Sequence[Address], EtcdV2, Limits], Awaitable[Running]]

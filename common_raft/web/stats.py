@@ -1,4 +1,4 @@
-"""What `/v2/stats/self` says about this node."""
+"""What ``/v2/stats/self`` says about this node."""
 
 import time
 from collections.abc import Callable
@@ -11,14 +11,21 @@ _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
 
 class AppendCounts(NamedTuple):
-    """How many append messages this node has received as a follower and sent as a leader."""
+    """How many append messages this node has received as a follower and sent as a leader.
+
+    ``leader_seconds`` is how long the present leader has led, if the driver knows.
+    """
 
     received: int
     sent: int
+    leader_seconds: float | None = None
 
 
 class SelfStats:
-    """Counts from its own construction. The leader's start is when this node first saw it lead."""
+    """Counts from its own construction.
+
+    The leader's start is what ``counts`` tells or, failing that, when it was first seen here.
+    """
 
     def __init__(self, name: str, node_id: int, counts: Callable[[], AppendCounts] | None = None) -> None:
         self._name = name
@@ -28,26 +35,28 @@ class SelfStats:
         self._leader = 0
         self._leader_since = 0
 
-    def observe(self, leader: int) -> None:
-        """Note who leads now (0: nobody)."""
-        if leader != self._leader:
-            self._leader = leader
-            self._leader_since = time.time_ns()
-
     def render(self, leader: int) -> bytes:
-        """The JSON object, as etcd orders it; `leader` is who leads now."""
-        self.observe(leader)
-        state = "StateLeader" if leader == self._id else "StateFollower"
-        now = time.time_ns()
-        since = _go_time(self._leader_since) if leader else _NEVER
-        uptime = go_duration(now - self._leader_since) if leader else "0s"
+        """The JSON object, as etcd orders it; ``leader`` is who leads now."""
         counts = self._counts() if self._counts else AppendCounts(0, 0)
+        state = "StateLeader" if leader == self._id else "StateFollower"
+        led = self._led(leader, counts)
+        since = _go_time(time.time_ns() - led) if leader else _NEVER
+        uptime = go_duration(led) if leader else "0s"
         return (
             f'{{"name":"{json_text(self._name)}","id":"{self._id:x}","state":"{state}",'
             f'"startTime":"{_go_time(self._started)}",'
             f'"leaderInfo":{{"leader":"{leader:x}","uptime":"{uptime}","startTime":"{since}"}},'
             f'"recvAppendRequestCnt":{counts.received},"sendAppendRequestCnt":{counts.sent}}}'
         ).encode()
+
+    def _led(self, leader: int, counts: AppendCounts) -> int:
+        """For how many nanoseconds ``leader`` has led."""
+        if counts.leader_seconds is not None:
+            return int(counts.leader_seconds * 10**9)
+        if leader != self._leader:
+            self._leader = leader
+            self._leader_since = time.time_ns()
+        return time.time_ns() - self._leader_since
 
 
 def _go_time(nanoseconds: int) -> str:
@@ -59,7 +68,7 @@ def _go_time(nanoseconds: int) -> str:
 
 
 def go_duration(nanoseconds: int) -> str:
-    """time.Duration's text: `1h2m3.5s`, `792.620356ms`."""
+    """time.Duration's text: ``1h2m3.5s``, ``792.620356ms``."""
     if nanoseconds < 1000:
         return f"{nanoseconds}ns" if nanoseconds else "0s"
     for unit, size in (("µs", 10**3), ("ms", 10**6)):

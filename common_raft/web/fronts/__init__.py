@@ -1,1 +1,1 @@
-"""HTTP servers in front of the API. Each has `start(listen, api, limits)`, and all give the same answers."""
+"""HTTP servers in front of the API. Each has ``start(listen, api, limits)``, and all give the same answers."""

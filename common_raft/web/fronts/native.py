@@ -1,4 +1,4 @@
-"""The fast front: an `asyncio.Protocol` on httptools' parser, in the loop that also runs Raft.
+"""The fast front: an ``asyncio.Protocol`` on httptools' parser, in the loop that also runs Raft.
 
 A connection's life, with what ends each wait in brackets:
 
@@ -83,13 +83,11 @@ class _Exchange:
 
     def respond(self, response: Response) -> None:
         self.response = response
-        connection = self.connection
-        if connection.queue and connection.queue[0] is self:
-            connection.flush()
+        self.connection.flush()
 
 
 class _Connection(asyncio.Protocol):
-    """One client. Invariant: `queue` holds the requests without a written answer, oldest first."""
+    """One client. Invariant: ``queue`` holds the requests without a written answer, oldest first."""
 
     __slots__ = (
         "_backlog", "_blocked_bytes", "_body", "_body_bytes", "_content_type", "_deferred", "_draining", "_expects",
@@ -193,10 +191,8 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        if (
-            self._draining
-        ):  # answered at once, while being parsed: the loop there goes on, the parser cannot nest
-            return
+        if self._draining:
+            return  # answered while still being parsed: the loop there goes on by itself, and the parser cannot nest
         self._drain()
         if self._paused and not self._backlog and not self._is_full() and self._transport is not None:
             self._paused = False
@@ -230,7 +226,7 @@ class _Connection(asyncio.Protocol):
     def _unreadable(self, data: bytes, error: httptools.HttpParserError) -> None:
         """The parser is stricter than Go's server: help it where clients depend on that, refuse the rest.
 
-        Help comes only if the request is the first in `data`; nobody pipelines such things.
+        Help comes only if the request is the first in ``data``; nobody pipelines such things.
         """
         if self._last:
             return
@@ -443,7 +439,7 @@ class _Connection(asyncio.Protocol):
         if self._refusal is not None:
             self._write(self._refusal)
             self._refusal = None
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None:
             self._transport.close()
 
     def _write(self, data: bytes) -> None:
@@ -494,7 +490,7 @@ class _Connection(asyncio.Protocol):
 
 
 class NativeFront:
-    """The listening sockets and all connections. Use `start`."""
+    """The listening sockets and all connections. Use ``start``."""
 
     def __init__(self, api: EtcdV2, limits: Limits) -> None:
         self.api = api
@@ -537,7 +533,7 @@ class NativeFront:
         self._timer = self._loop.call_later(_SWEEP, self._sweep)
 
     async def close(self, grace: float = 5.0) -> None:
-        """Stop listening, answer what is under way for at most `grace` seconds, and close every connection."""
+        """Stop listening, answer what is under way for at most ``grace`` seconds, and close every connection."""
         self.stopping = True
         for server in self._servers:
             server.close()
@@ -560,7 +556,7 @@ class NativeFront:
 
 
 async def start(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> NativeFront:
-    """Serve `api` on these addresses, in the running loop. Raises ListenError."""
+    """Serve ``api`` on these addresses, in the running loop. Raises ListenError."""
     sockets = bind(listen, limits.backlog)
     front = NativeFront(api, limits)
     await front.listen(sockets)

@@ -16,7 +16,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT
 
 
 def application(api: EtcdV2, limits: Limits) -> Starlette:
-    """An application that answers every request, of whatever path and method, through `api`."""
+    """An application that answers every request, of whatever path and method, through ``api``."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -25,7 +25,7 @@ def application(api: EtcdV2, limits: Limits) -> Starlette:
             return Response(status_code=400)  # nobody is there to read it
         if body is None:
             return Response(_TOO_LARGE, 413, {"connection": "close"}, "text/plain")
-        return _render(request.method, await _ask(api, request, body))
+        return _render(await _ask(api, request, body))
 
     async def unrouted(request: Request, _error: Exception) -> Response:
         """For what the route does not match: unheard-of methods, line breaks in the path. The API has an answer."""
@@ -55,7 +55,7 @@ async def _ask(api: EtcdV2, request: Request, body: bytes) -> answers.Response:
 
 
 async def _read(request: Request, limit: int) -> bytes | None:
-    """The whole body; None if it is larger than `limit` bytes."""
+    """The whole body; None if it is larger than ``limit`` bytes."""
     body = b""
     async for chunk in request.stream():
         body = body + chunk if body else chunk
@@ -64,13 +64,11 @@ async def _read(request: Request, limit: int) -> bytes | None:
     return body
 
 
-def _render(method: str, answer: answers.Response) -> Response:
+def _render(answer: answers.Response) -> Response:
     headers = answer.headers()
-    body = b"" if method == "HEAD" else answer.body
-    if answer.body or method != "HEAD":
-        headers.append((b"content-length", b"%d" % len(answer.body)))
+    headers.append((b"content-length", b"%d" % len(answer.body)))
     if answer.close:
         headers.append((b"connection", b"close"))
-    response = Response(body, answer.status)
+    response = Response(answer.body, answer.status)
     response.raw_headers = headers  # as they are: Starlette would add a charset and lengths of its own
     return response
