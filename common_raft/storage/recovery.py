@@ -30,6 +30,8 @@ from .records import (
 )
 from .segment import SUFFIX, parse_segment_name
 
+_END_IS_WRONG = "the mark at the end of a frame is wrong"
+
 
 @dataclass(frozen=True, slots=True)
 class TornTail:
@@ -204,7 +206,7 @@ def _read_batches(log: Log, segment: SegmentFile, data: bytes) -> Frame | Flaw |
         frame = read_frame(data, log.end, segment.header.salt, log.sequence)
         if frame is not None and log.last_batch is not None and not log.last_batch.ended:
             # Only the very last write may lack a part of its end.
-            raise CorruptLog(segment.path, log.last_offset, "the mark at the end of a frame is wrong")
+            raise CorruptLog(segment.path, log.last_offset, _END_IS_WRONG)
         if not isinstance(frame, Frame) or frame.kind is not Kind.BATCH:
             return frame
         try:
@@ -246,7 +248,9 @@ def _judge_end_of_segment(log: Log, data: bytes, behind: Frame | Flaw | None, su
     path, offset = log.segment.path, log.end
     if isinstance(behind, Flaw) and not (behind.torn and log.sequence == successor.sequence):
         raise CorruptLog(path, offset, behind.reason)
-    if log.sequence != successor.sequence or (log.last_batch is not None and not log.last_batch.ended):
+    if log.last_batch is not None and not log.last_batch.ended:
+        raise CorruptLog(path, log.last_offset, _END_IS_WRONG)
+    if log.sequence != successor.sequence:
         raise CorruptLog(path, offset, f"batches {log.sequence + 1} to {successor.sequence} are missing")
     if not isinstance(behind, Frame):
         log.unsealed.append(Unsealed(log.segment, offset, log.sequence))

@@ -313,8 +313,8 @@ class TestFailure:
         with pytest.raises(WriteFailed, match="No space left"):
             wal.append([(None, 2, [entry(1, "small")])])
         wal.close()
-        assert content(directory)[2] == [entry(1, b"x" * 2500)]
         assert list(directory.glob("*.tmp")) == []
+        assert content(directory)[2] == [entry(1, b"x" * 2500)]
 
     def test_a_closed_log_takes_nothing_and_may_be_closed_again(self, directory: Path) -> None:
         wal = open_wal(directory)
