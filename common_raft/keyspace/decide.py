@@ -32,11 +32,13 @@ class View:
         """Carry the commands out in order; one result each."""
         return [_DECISIONS[type(command)](self, command) for command in commands]
 
-    def upserts(self) -> list[Node]:
-        return [node for node in self.changed.values() if node is not None]
-
-    def deletes(self) -> list[str]:
-        return [key for key, node in self.changed.items() if node is None]
+    def write_set(self) -> tuple[list[Node], list[str]]:
+        """The nodes to put and the keys to remove."""
+        changed = self.changed
+        upserts = [node for node in changed.values() if node is not None]
+        if len(upserts) == len(changed):
+            return upserts, []
+        return upserts, [key for key, node in changed.items() if node is None]
 
 
 def _set(view: View, command: Set) -> Result:

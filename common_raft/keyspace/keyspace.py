@@ -45,7 +45,8 @@ class Keyspace:
             results = view.run(commands)
             answers.append(results if wanted else None)
         if view.changed:
-            store.write(view.upserts(), view.deletes(), view.index)
+            upserts, deletes = view.write_set()
+            store.write(upserts, deletes, view.index)
         return answers
 
     def get(self, key: str) -> Result:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from common_raft.tests.web_fakes import FakeFailure, FakeNode
-from common_raft.tests.web_fixtures import FRONTS, Answer, Served, ask, read_answer, serving
+from common_raft.tests.web_fixtures import FRONTS, Answer, Served, ask, read_answer, serving, wait_for
 from common_raft.web.etcd_v2 import EtcdV2
 from common_raft.web.fronts.starlette import application
 from common_raft.web.limits import Limits, ListenError
@@ -200,8 +200,7 @@ def test_a_client_that_goes_away_while_it_waits_harms_nobody(served: Served) -> 
     try:
         with served.connect() as client:
             client.sendall(b"GET /v2/keys/a?quorum=true HTTP/1.1\r\nHost: x\r\n\r\n")
-            while not served.node.held:
-                pass
+            wait_for(lambda: served.node.held)
     finally:
         held, served.node.held = served.node.held, None
     for answer in held or []:
@@ -269,8 +268,7 @@ def test_a_stopping_front_answers_what_is_under_way(front: str) -> None:
         served.node.held = []
         client = served.connect()
         client.sendall(b"GET /v2/keys/a?quorum=true HTTP/1.1\r\nHost: x\r\n\r\n")
-        while not served.node.held:
-            pass
+        wait_for(lambda: served.node.held)
         stopping = threading.Thread(target=served.stop)
         stopping.start()
         stopping.join(0.3)

@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from typing import NamedTuple
@@ -143,3 +144,11 @@ def read_until_closed(client: socket.socket) -> bytes:
         if not piece:
             return b"".join(pieces)
         pieces.append(piece)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Until the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)

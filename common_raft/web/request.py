@@ -1,7 +1,8 @@
 """From a request's target, content type and body to what it asks of the keyspace.
 
 Checks and their order are etcd's (``server/etcdserver/api/v2http/client.go``, parseKeyRequest): a request with
-several faults gets the same error from both. What etcd would do and this service cannot yet is refused after them, by name.
+several faults gets the same error from both. What etcd would do and this service cannot yet is refused after them,
+by name.
 """
 
 import re

@@ -453,7 +453,9 @@ class _Connection(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         """End the connection if it has waited too long."""
         limits = self._front.limits
-        waited = now - self.since
+        waited = (
+            now - self.since - _SWEEP
+        )  # ``since`` may be that much too early, and nobody is cut too early
         if self._transport is not None and self._transport.is_closing():
             if waited > limits.write:  # it has not taken the last bytes
                 self.abort()
@@ -471,7 +473,7 @@ class _Connection(asyncio.Protocol):
         size = self._transport.get_write_buffer_size()
         if size < self._blocked_bytes:
             self.since = now
-        elif now - self.since > self._front.limits.write:
+        elif now - self.since - _SWEEP > self._front.limits.write:
             self.abort()
         self._blocked_bytes = size
 
