@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -42,10 +44,11 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for target in list(self._clusters):
-            self.stop(target)
-        for cluster in self._stopped:
-            cluster.remove()
+        with _uninterrupted():
+            for target in list(self._clusters):
+                self.stop(target)
+            for cluster in self._stopped:
+                cluster.remove()
 
     def running(self, target: Target) -> Cluster:
         """The target's cluster: started and verified, unless it runs already."""
@@ -63,6 +66,16 @@ class Fleet:
         if cluster is not None:
             self._stopped.append(cluster)
             cluster.stop()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Whoever presses Ctrl-C twice must not be left with half of the nodes; what is done here ends in seconds."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def compare(plan: Sequence[Cell], tell: Tell) -> Measured:

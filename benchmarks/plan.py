@@ -66,18 +66,19 @@ def grid(
 def standard(tools: Sequence[str], targets: Sequence[Target]) -> list[Cell]:
     """The plan of a run without flags: under four minutes, most of them for the fastest server of each target.
 
-    The slower servers join in one cell.  Locust alone, where wrk is missing, gets wrk's time.
+    The slower servers join in the first cell, and are ended after it.  Locust alone, where wrk is missing, gets
+    wrk's time.
     """
     same, random, put, get = (
         WORKLOADS[name] for name in ("same-data", "random-data", "put-only", "get-only")
     )
     first = [target for target in targets if not target.name.endswith((GRANIAN, HYPERCORN))]
     if wrk.NAME not in tools:
-        plan = grid([locust.NAME], [same, random], (3, 24, 96), 2, 3, first)
-        return plan + (grid([locust.NAME], [same], (48,), 2, 1, targets) if len(targets) > len(first) else [])
-    plan = grid([wrk.NAME], [same, random], (3, 24, 384), 2, 3, first)
+        shown = grid([locust.NAME], [same], (96,), 2, 3, targets)
+        shown += grid([locust.NAME], [random], (96,), 2, 3, first)
+        return shown + grid([locust.NAME], [same, random], (3, 24), 2, 3, first)
+    plan = grid([wrk.NAME], [same], (96,), 2, 3, targets)
     plan += grid([wrk.NAME], [random], (96,), 2, 3, first)
+    plan += grid([wrk.NAME], [same, random], (3, 24, 384), 2, 3, first)
     plan += grid([wrk.NAME], [put, get], (96,), 2, 2, first)
-    if locust.NAME in tools:
-        plan += grid([locust.NAME], [same, random], (24, 96), 2, 1, first)
-    return plan + grid([wrk.NAME], [same], (96,), 2, 3, targets)
+    return plan + (grid([locust.NAME], [same, random], (24, 96), 2, 1, first) if locust.NAME in tools else [])

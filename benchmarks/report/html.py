@@ -25,13 +25,14 @@ img { width: 100%; max-width: 70rem; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .8rem; white-space: nowrap; }
 th { text-align: right; font-weight: 600; border-bottom: 2px solid #1b1b1b; padding: .25rem .4rem;
      vertical-align: bottom; }
-td { text-align: right; padding: .2rem .4rem; border-bottom: 1px solid #e6e6e6; }
+td { text-align: right; padding: .2rem .4rem; border-top: 1px solid #ececec; }
 th.left, td.left { text-align: left; }
-tr.workload td { text-align: left; font-weight: 600; padding-top: 1rem; border-bottom: 1px solid #999; }
-tr.first td { border-top: 1px solid #999; }
+tr.workload td { text-align: left; font-weight: 600; padding-top: 1rem; border-top: 0; }
+tr.first td { border-top-color: #a5a5a5; }
 td.better { color: #00588a; font-weight: 600; } td.worse { color: #b04300; font-weight: 600; }
 td small { color: #6b6b6b; }
-pre { background: #f5f5f5; padding: .7rem .9rem; overflow-x: auto; font-size: .8rem; line-height: 1.45; }
+pre { background: #f5f5f5; padding: .7rem .9rem; white-space: pre-wrap;
+      overflow-wrap: anywhere; font-size: .78rem; line-height: 1.45; }
 dl { display: grid; grid-template-columns: max-content auto; gap: .1rem 1.2rem; }
 dt { color: #5a5a5a; } dd { margin: 0; }
 """
@@ -157,7 +158,7 @@ def _line(row: Row, *, first: bool) -> str:
         _cell(escape(row.target), "left"),
         _cell(f"{row.durability}, {row.reads}", "left"),
         _cell(words.count(row.throughput)),
-        _cell(f"{words.percent(row.throughput_spread)} of {row.rounds}"),
+        _cell(f"{words.scatter(row)} of {row.rounds}"),
         _ratio_cell(row.throughput_ratio, more_is_better=True),
         _cell(words.milliseconds(row.p50_ms)),
         _cell(words.milliseconds(row.p99_ms)),
@@ -181,7 +182,9 @@ def _ratio_cell(ratio: Ratio | None, *, more_is_better: bool) -> str:
     if ratio is None:
         return _cell("")
     better = ratio.median > 1 if more_is_better else ratio.median < 1
-    return _cell(f"{words.times(ratio)} <small>{words.span(ratio)}</small>", "better" if better else "worse")
+    span = words.span(ratio)
+    text = f"{words.times(ratio)} <small>{span}</small>" if span else words.times(ratio)
+    return _cell(text, "better" if better else "worse")
 
 
 def _losses(rows: Sequence[Row]) -> str:
@@ -196,12 +199,9 @@ def _losses(rows: Sequence[Row]) -> str:
 
 def _method(summary: Summary) -> str:
     starts = "\n".join(f"# {name}\n" + "\n".join(commands) for name, commands in summary.starts.items())
-    loads = dict.fromkeys(
-        (run.tool, run.workload, run.command) for run in summary.runs if run.users == _most_users(summary)
-    )
     example: dict[tuple[str, str], str] = {}
-    for tool, workload, command in loads:
-        example.setdefault((tool, workload), command)
+    for run in sorted(summary.runs, key=lambda run: -run.users):
+        example.setdefault((run.tool, run.workload), run.command)
     return (
         "<h2>How it was measured</h2>"
         "<p>All nodes and the load generator share one machine. The targets take turns within each round "
@@ -234,10 +234,6 @@ def _notes(summary: Summary) -> list[str]:
             "locust's limit as much as the target's."
         )
     return notes
-
-
-def _most_users(summary: Summary) -> int:
-    return max((run.users for run in summary.runs), default=0)
 
 
 def _environment(summary: Summary) -> str:

@@ -31,7 +31,7 @@ class Column:
 
 COLUMNS = (
     Column("req/s", lambda row: words.count(row.throughput)),
-    Column("±", lambda row: words.percent(row.throughput_spread), essential=False),
+    Column("±", words.scatter, essential=False),
     Column("ratio", lambda row: words.times(row.throughput_ratio)),
     Column("p50 ms", lambda row: words.milliseconds(row.p50_ms), essential=False),
     Column("p99 ms", lambda row: words.milliseconds(row.p99_ms)),

@@ -33,12 +33,17 @@ def times(ratio: Ratio | None) -> str:
 
 
 def span(ratio: Ratio | None) -> str:
-    """The rounds' extremes."""
-    return "" if ratio is None else f"{ratio.low:.2f}–{ratio.high:.2f}"
+    """The rounds' extremes; nothing where they are the same, as of a single round."""
+    return "" if ratio is None or ratio.low == ratio.high else f"{ratio.low:.2f}–{ratio.high:.2f}"
 
 
 def percent(share: float) -> str:
     return f"{share * 100:.0f} %"
+
+
+def scatter(row: Row) -> str:
+    """The spread of the throughput; a single round has none."""
+    return percent(row.throughput_spread) if row.rounds > 1 else UNKNOWN
 
 
 def workload_title(name: str) -> str:
