@@ -36,12 +36,17 @@ class WalWriter:
     accepted whatever its size, since only the writer changes the queue in between.  ``submit`` without room raises.
 
     ``submit``, ``has_room``, ``backlog`` and ``close`` belong to one thread, the driver's.
+
+    The thread needs the interpreter's lock for some 20 us a group, but three times: to take the group, and after
+    each of the two system calls.  A loop that is always busy and lets go of the lock only for moments starves it:
+    with slices of 0.5 ms a write took 150 ms (median) at the default switch interval of 5 ms, and 0.3 ms at 0.1 ms.
+    So a process that runs a writer should call ``sys.setswitchinterval(1e-4)`` when it starts.
     """
 
-    #: A write holds up its followers by what it has to encode and checksum, about 1 ms for each 2 MiB; with this
-    #: many bytes queued the disk has been the bottleneck for long, and clients had better be told.
+    #: Encoding and checksumming take about 1.5 ms per MiB: with this much queued the disk has been the bottleneck
+    #: for long, and clients had better be told than kept.
     MAX_BYTES = 64 << 20
-    #: Bounds the work per group where Readies are small: about 2 us each.
+    #: Bounds a group where Readies are small; 4096 of them are encoded in about 3 ms.
     MAX_ITEMS = 4096
 
     __slots__ = (
@@ -64,7 +69,8 @@ class WalWriter:
         self._wal = wal
         self._on_durable = on_durable
         self._on_failure = on_failure
-        # SimpleQueue is in C and wakes its reader with one lock: a round trip costs a third of a Condition's.
+        # The cheapest hand-over measured, 11 us against 20 for a Condition or a Semaphore with a deque: it is in C
+        # and wakes its reader by releasing one lock.
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         # Each counter has one thread that writes it, so that they need no lock; the difference is the backlog.
         self._submitted_items = 0
