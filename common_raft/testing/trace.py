@@ -13,6 +13,7 @@ from common_raft.core import NOBODY, Entry, Message, RawNode
 from common_raft.core.messages import (
     AppendEntries,
     AppendResponse,
+    Commit,
     Heartbeat,
     HeartbeatResponse,
     ReadIndex,
@@ -46,6 +47,8 @@ def _describe_body(message: Message) -> str:
             return f"index={message.index}"
         case Heartbeat():
             return f"commit={message.commit} round={message.read_round}"
+        case Commit():
+            return f"index={message.index}/{message.index_term}"
         case HeartbeatResponse():
             return f"round={message.read_round}"
         case ReadIndex():

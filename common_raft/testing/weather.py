@@ -85,7 +85,7 @@ def _draw_limits(random: Random) -> dict[str, int | bool]:
     """Tight limits, so that short runs meet them; both kinds of election."""
     return {
         "heartbeat_tick": random.choice((1, 1, 2)),
-        "max_message_bytes": random.choice((1, 40, 1 << 20)),
+        "max_message_bytes": random.choice((0, 40, 1 << 20)),
         "max_inflight_messages": random.choice((1, 2, 256)),
         "max_inflight_bytes": random.choice((20, 1 << 20)),
         "max_uncommitted_bytes": random.choice((100, 1 << 20)),

@@ -387,7 +387,7 @@ TWO_LEADERS = Weather(
 FIGURE_8 = Weather(
     nodes=5,
     election_tick=3,
-    limits={"pre_vote": False, "check_quorum": False, "max_message_bytes": 1, "max_inflight_messages": 2},
+    limits={"pre_vote": False, "check_quorum": False, "max_message_bytes": 0, "max_inflight_messages": 2},
     conditions=Conditions(loss=0.1, delay=1.0, in_order=False),
     faults={Fault.SPLIT: 1.0, Fault.CRASH: 0.5, Fault.CAMPAIGN: 1.0},
     fault_interval=2.0,
