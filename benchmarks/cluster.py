@@ -95,11 +95,15 @@ class Cluster:
         with NodeClient(self.endpoints[0]) as client:
             self.version = client.version()
 
+    def terminate(self) -> None:
+        """Ask the nodes to end; do not wait."""
+        for node in self._nodes:
+            node.terminate()
+
     def stop(self) -> None:
         """End the nodes, and what they may have started."""
         family = [process for node in self._nodes for process in _family(node.pid)]
-        for node in self._nodes:
-            node.terminate()
+        self.terminate()
         deadline = time.monotonic() + STOPPED_WITHIN
         for node in self._nodes:
             try:
@@ -141,7 +145,7 @@ class Cluster:
             with (directory / f"{place.name}.log").open("wb") as log:
                 self._nodes.append(
                     subprocess.Popen(
-                        executable(command),
+                        [*_end_with_us(), *executable(command)],
                         cwd=ROOT,
                         stdin=subprocess.DEVNULL,
                         stdout=log,
@@ -167,6 +171,12 @@ class Cluster:
         log = self._directory / f"n{number}.log"
         lines = log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "nothing"
+
+
+def _end_with_us() -> list[str]:
+    """A prefix by which Linux kills a node whose parent was killed before it could end it."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
 def _family(pid: int) -> Sequence[psutil.Process]:

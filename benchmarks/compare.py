@@ -45,6 +45,8 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with _uninterrupted():
+            for cluster in self._clusters.values():
+                cluster.terminate()  # all at once, so that they end side by side
             for target in list(self._clusters):
                 self.stop(target)
             for cluster in self._stopped:
@@ -68,14 +70,18 @@ class Fleet:
             cluster.stop()
 
 
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Whoever presses Ctrl-C twice must not be left with half of the nodes; what is done here ends in seconds."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def compare(plan: Sequence[Cell], tell: Tell) -> Measured:

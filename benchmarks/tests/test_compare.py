@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,23 +54,55 @@ def test_a_comparison_from_start_to_report(
     assert str(tmp_path) not in published
 
 
-def test_an_interrupt_ends_the_nodes_and_writes_nothing(tmp_path: Path):
-    output = tmp_path / "stats"
+@pytest.fixture
+def comparison(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A comparison that has just started its nodes."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-m", "benchmarks", "compare", "--targets", "etcd", "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "compare",
+        "--targets",
+        "etcd",
+        "--output",
+        str(tmp_path / "stats"),
+    ]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 20
-        while not list(tmp_path.glob("raftstacks-*/n3")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        token = next(tmp_path.glob("raftstacks-*")).name
-        assert len(_nodes(token)) == 3
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=20)
-    assert process.returncode == 130
+        try:
+            deadline = time.monotonic() + 20
+            while not list(tmp_path.glob("raftstacks-*/n3")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_nodes_and_writes_nothing(
+    number: signal.Signals, comparison: subprocess.Popen[str], tmp_path: Path
+):
+    token = next(tmp_path.glob("raftstacks-*")).name
+    assert len(_nodes(token)) == 3
+    comparison.send_signal(number)
+    _, told = comparison.communicate(timeout=20)
+    assert comparison.returncode == 130
     assert "the nodes are stopped" in told
     assert _nodes(token) == []
     assert list(tmp_path.glob("raftstacks-*")) == []
-    assert list(output.iterdir()) == []
+    assert list((tmp_path / "stats").iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
+def test_nodes_do_not_outlive_a_comparison_that_was_killed(comparison: subprocess.Popen[str], tmp_path: Path):
+    token = next(tmp_path.glob("raftstacks-*")).name
+    assert len(_nodes(token)) == 3
+    comparison.kill()
+    comparison.wait(10)
+    deadline = time.monotonic() + 10
+    while _nodes(token) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _nodes(token) == []
 
 
 def _nodes(token: str) -> list[str]:
