@@ -17,7 +17,7 @@ from random import Random
 from typing import TypeVar
 
 from common_raft.core import NOBODY, Message, NoLeader, NotLeader, ProposalDropped, RawNode, Ready, Role
-from common_raft.testing.invariants import Invariants, Violation
+from common_raft.testing.invariants import RULES, Invariants, Rule, Violation
 from common_raft.testing.machine import Accumulator, Workload, numbered_commands
 from common_raft.testing.network import CALM, Network
 from common_raft.testing.process import MakeMachine, MakeNode, Process
@@ -55,7 +55,10 @@ class SimulationFailed(AssertionError):
 
 
 class Simulation:
-    """One run.  ``make_node`` and ``make_machine`` replace the core and the state machine under test."""
+    """One run.  ``make_node`` and ``make_machine`` replace the core and the state machine under test.
+
+    ``rules`` may hold rules of your own after those of `RULES`.
+    """
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class Simulation:
         make_node: MakeNode = RawNode,
         make_machine: MakeMachine = Accumulator,
         workload: Workload = numbered_commands,
+        rules: tuple[type[Rule], ...] = RULES,
         trace: Trace | None = None,
     ) -> None:
         self.seed = seed
@@ -78,7 +82,7 @@ class Simulation:
         self.now = 0.0
         self.network = Network(self.random, self.weather.conditions)
         self.processes = [Process(node) for node in range(1, self.weather.nodes + 1)]
-        self.invariants = Invariants({process.id: process for process in self.processes})
+        self.invariants = Invariants({process.id: process for process in self.processes}, rules)
         self._make_node = make_node
         self._make_machine = make_machine
         self._workload = workload

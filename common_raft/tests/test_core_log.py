@@ -160,6 +160,6 @@ def test_only_what_is_committed_and_persisted_is_applied() -> None:
     log.append(entries([1, 1]))
     log.commit_to(3)
     assert log.to_apply(1000) == (1, entries([1]))
-    log.persisted_to(2, 1)
+    log.persisted = 2
     assert log.to_apply(1000) == (1, entries([1, 1]))
     assert log.to_apply(1) == (1, entries([1]))

@@ -112,9 +112,6 @@ def test_a_message_for_somebody_else_is_ignored() -> None:
     assert follower.term == 0
 
 
-@pytest.mark.xfail(
-    reason="a confirmed write counts though a later one, under way, has replaced it (and back)", strict=True
-)
 def test_entries_that_came_went_and_came_back_are_not_persisted_before_their_last_write() -> None:
     """Write 1: 2/2 3/2; write 2 replaces them by 2/3; write 3 brings 2/2 3/2 back, from a leader of term 4.
 

@@ -16,7 +16,14 @@ from common_raft.core import NOBODY, HardState, RaftLog, RawNode, Role, quorum, 
 from common_raft.core.messages import AppendEntries, AppendResponse, Heartbeat, RequestVote
 from common_raft.core.progress import Progress
 from common_raft.core.raft import HANDLERS, Raft
-from common_raft.testing import Conditions, Fault, Request, Simulation, SimulationFailed, Weather
+from common_raft.testing import RULES, Conditions, Fault, Request, Rule, Simulation, SimulationFailed, Weather
+from common_raft.testing.invariants import (
+    CommittedEntries,
+    ElectionSafety,
+    LogMatching,
+    OneVoteATerm,
+    StateMachineSafety,
+)
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -159,7 +166,7 @@ def does_not_write_replaced_entries_again(patch: pytest.MonkeyPatch) -> None:
 def takes_any_confirmed_write_for_its_log(patch: pytest.MonkeyPatch) -> None:
     """A write of entries that were replaced meanwhile says nothing about those that stand there now."""
 
-    def gullible(self: RaftLog, index: int, term: int) -> None:
+    def gullible(self: RaftLog, index: int, *_: Any) -> None:
         self.persisted = max(self.persisted, min(index, self.last_index))
 
     patch.setattr(RaftLog, "persisted_to", gullible)
@@ -476,10 +483,12 @@ CASES: dict[Break, Expected] = {
 }
 
 
-def first_failure(seeds: int, weather: Weather | None) -> SimulationFailed | None:
+def first_failure(
+    seeds: int, weather: Weather | None, rules: tuple[type[Rule], ...] = RULES
+) -> SimulationFailed | None:
     for seed in range(seeds):
         try:
-            Simulation(seed, weather=weather).run(steps=1000)
+            Simulation(seed, weather=weather, rules=rules).run(steps=1000)
         except SimulationFailed as failure:
             return failure
     return None
@@ -492,3 +501,30 @@ def test_the_simulation_finds_a_core_that(break_core: Break, monkeypatch: pytest
     failure = first_failure(expected.seeds, expected.weather)
     assert failure is not None, f"{expected.seeds} seeds did not find it"
     assert failure.rule in expected.rules.split(), str(failure)
+
+
+@pytest.mark.parametrize(
+    ("break_core", "rule", "weather"),
+    [
+        (votes_twice_in_a_term, OneVoteATerm, None),
+        (votes_twice_in_a_term, ElectionSafety, TWO_LEADERS),
+        (votes_without_looking_at_the_log, StateMachineSafety, TWO_LEADERS),
+        (skips_the_consistency_check, LogMatching, TWO_LEADERS),
+    ],
+)
+def test_the_consequences_are_found_without_the_rules_that_see_the_cause(
+    break_core: Break, rule: type[Rule], weather: Weather | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`CommittedEntries` writes the history that others read, and may be the first to see its contradictions."""
+    break_core(monkeypatch)
+    failure = first_failure(100, weather, rules=(CommittedEntries, rule))
+    assert failure is not None
+    assert failure.rule in (rule.__name__, "CommittedEntries", "LogDamaged"), str(failure)
+
+
+def test_every_rule_is_broken_by_some_core() -> None:
+    seen = {rule for expected in CASES.values() for rule in expected.rules.split()}
+    others = {
+        "StateMachineSafety"
+    }  # see test_simulation.py: what breaks it is another rule's business before
+    assert {rule.__name__ for rule in RULES} - others <= seen
