@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,8 +58,7 @@ class Fleet:
             self._clusters[target] = cluster  # before it starts, so that half a cluster is ended too
             cluster.start()
             verify(target.name, cluster.endpoints)
-            # New nodes preallocate their logs; let that reach the disk now and not during the next run.
-            os.sync()
+            cluster.settle()
         return self._clusters[target]
 
     def stop(self, target: Target) -> None:

@@ -81,4 +81,4 @@ def standard(tools: Sequence[str], targets: Sequence[Target]) -> list[Cell]:
     plan += grid([wrk.NAME], [random], (96,), 2, 3, first)
     plan += grid([wrk.NAME], [same, random], (3, 24, 384), 2, 3, first)
     plan += grid([wrk.NAME], [put, get], (96,), 2, 2, first)
-    return plan + (grid([locust.NAME], [same, random], (24, 96), 2, 1, first) if locust.NAME in tools else [])
+    return plan + (grid([locust.NAME], [same, random], (24, 96), 1, 1, first) if locust.NAME in tools else [])
