@@ -26,6 +26,7 @@ class RaftLog:
         "offset",
         "offset_term",
         "persisted",
+        "truncations",
         "written",
     )
 
@@ -35,6 +36,7 @@ class RaftLog:
         self.offset_term = offset_term
         self.written = self.persisted = self.last_index
         self.committed = self.handed_out = self.applied = self.offset
+        self.truncations = 0  #: how many times a leader's entries have replaced others
 
     @property
     def first_index(self) -> int:
@@ -110,6 +112,7 @@ class RaftLog:
         del self._entries[index - self.first_index :]
         self.written = min(self.written, index - 1)
         self.persisted = min(self.persisted, index - 1)
+        self.truncations += 1
 
     def find_conflict_by_term(self, index: int, term: int) -> tuple[int, int]:
         """The last position at or before ``index`` whose term is at most ``term``, as (index, term of it).
@@ -140,13 +143,13 @@ class RaftLog:
         first = self.written + 1
         return first, self._entries[first - self.first_index :]
 
-    def persisted_to(self, index: int, term: int) -> None:
-        """The disk has confirmed a write that ended with (``index``, ``term``).
+    def persisted_to(self, index: int, truncations: int) -> None:
+        """The disk has confirmed a write that reached up to ``index`` when the log had been cut so many times.
 
-        A write may be confirmed after a new leader has replaced those very entries: then the term differs, and
-        the confirmation says nothing about what stands there now.
+        When it has been cut again since, the disk may hold other entries there by now: the write that replaces
+        them is behind this one in the disk's queue, and its confirmation will tell.
         """
-        if index > self.persisted and self.holds(index, term):
+        if index > self.persisted and truncations == self.truncations:
             self.persisted = index
 
     def to_apply(self, max_bytes: int) -> tuple[int, list[Entry]]:

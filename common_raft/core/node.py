@@ -59,7 +59,7 @@ class _InFlight(NamedTuple):
 
     number: int
     last_index: int
-    last_term: int
+    truncations: int
     term: int
     vote: int
 
@@ -112,7 +112,7 @@ class RawNode:
         before = raft.log.persisted
         while in_flight and in_flight[0].number <= number:
             done = in_flight.popleft()
-            raft.log.persisted_to(done.last_index, done.last_term)
+            raft.log.persisted_to(done.last_index, done.truncations)
             raft.on_hard_state_persisted(done.term, done.vote)
         if raft.role is Role.LEADER and raft.log.persisted > before:
             raft.maybe_commit()
@@ -160,7 +160,7 @@ class RawNode:
         log.handed_out += len(committed)
         if ready.must_persist:
             self._in_flight.append(
-                _InFlight(self._number, log.last_index, log.last_term, raft.term, raft.vote)
+                _InFlight(self._number, log.last_index, log.truncations, raft.term, raft.vote)
             )
         return ready
 

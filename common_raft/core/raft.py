@@ -46,6 +46,10 @@ from common_raft.core.progress import Inflights, Progress, ProgressState
 from common_raft.core.quorum import VoteResult, committed_index, majority, vote_result
 from common_raft.core.read_only import PendingRead, ReadRounds
 
+#: Reads that wait for a confirmation; one of a driver's stands for all reads of a turn.  What comes beyond it is
+#: dropped: whoever asks must ask again in any case, as messages get lost.
+MAX_WAITING_READS = 4096
+
 
 class Role(Enum):
     FOLLOWER = "follower"
@@ -533,10 +537,10 @@ class Raft:
         if self.log.term(self.log.committed) != self.term:
             # Until something of this term is committed, the commit index may lag behind what an earlier leader
             # acknowledged (thesis 6.4, step 1).
-            if len(self._postponed_reads) < self.config.max_inflight_messages:
+            if len(self._postponed_reads) < MAX_WAITING_READS:
                 self._postponed_reads.append((sender, context))
-            return
-        self._add_read(sender, context)
+        elif self._reads.waiting < MAX_WAITING_READS:
+            self._add_read(sender, context)
 
     def _add_read(self, sender: int, context: int) -> None:
         if self._reads.add(self.log.committed, sender, context):

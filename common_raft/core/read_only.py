@@ -33,6 +33,10 @@ class ReadRounds:
         self._confirmed = 0
         self.current = 0  #: the round that heartbeats carry now
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def add(self, index: int, sender: int, context: int) -> bool:
         """Notes a read; returns whether a new round must be sent out now (else it shares the next one)."""
         idle = self._confirmed == self.current

@@ -64,16 +64,6 @@ class NodeOptions:
         return 5.0 + 2 * self.election_timeout
 
 
-@dataclass(slots=True)
-class Counters:
-    """What a node has done since it started."""
-
-    leader_changes: int = 0
-    appends_sent: int = 0
-    appends_received: int = 0
-    entries_applied: int = 0
-
-
 class AsyncioNode(Generic[Command, Result]):
     """One member of a cluster, in the running loop; made and used in it, and closed with `close`.
 
@@ -86,7 +76,8 @@ class AsyncioNode(Generic[Command, Result]):
         self._options = options
         self._machine = machine
         self.id, self.name, self.cluster_id = options.id, options.name, options.cluster_id
-        self.counters = Counters()
+        self.appends_sent = 0
+        self.appends_received = 0
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
         incarnation = SystemRandom().getrandbits(32)
         self._core = RawNode(self._core_config(options), wal.recovered, Random(incarnation ^ options.id))
@@ -113,7 +104,7 @@ class AsyncioNode(Generic[Command, Result]):
         self.term = self._core.term
         self.applied = self._core.applied
         self.leader = NOBODY
-        self.leader_since = self._loop.time()
+        self._leader_since = self._loop.time()
 
     @staticmethod
     def _core_config(options: NodeOptions) -> Config:
@@ -123,6 +114,11 @@ class AsyncioNode(Generic[Command, Result]):
     @property
     def role(self) -> Role:
         return self._core.role
+
+    @property
+    def leader_seconds(self) -> float:
+        """For how long the leader, or that there is none, has been known."""
+        return self._loop.time() - self._leader_since
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -211,7 +207,7 @@ class AsyncioNode(Generic[Command, Result]):
         send = self._transport.send
         for message in ready.messages:
             if type(message) is AppendEntries:
-                self.counters.appends_sent += 1
+                self.appends_sent += 1
             send(message)
         if ready.must_persist:
             self._at_disk.append((ready.number, ready.messages_after_append))
@@ -233,8 +229,7 @@ class AsyncioNode(Generic[Command, Result]):
     def _on_soft_state(self, state: SoftState) -> None:
         self.term = state.term
         if state.leader != self.leader:
-            self.counters.leader_changes += state.leader != NOBODY
-            self.leader, self.leader_since = state.leader, self._loop.time()
+            self.leader, self._leader_since = state.leader, self._loop.time()
             who = "this node" if state.leader == self.id else f"{state.leader:x}"
             log.info("term %d: the leader is %s", state.term, who if state.leader else "not known")
             self._reads.ask_again(self._loop.time() + 1)
@@ -314,7 +309,6 @@ class AsyncioNode(Generic[Command, Result]):
                     sequences.append(sequence)
         results = self._machine.apply(batches) if batches else ()
         self.applied = ready.committed_index + len(ready.committed) - 1
-        self.counters.entries_applied += len(ready.committed)
         self._core.on_applied(self.applied)
         for (_, ours), sequence, result in zip(batches, sequences, results, strict=True):
             if ours and result is not None:
@@ -333,7 +327,7 @@ class AsyncioNode(Generic[Command, Result]):
                     self._proposals.refuse(message.sequences, message.cause)
                 else:
                     if type(message) is AppendEntries:
-                        self.counters.appends_received += 1
+                        self.appends_received += 1
                     self._core.step(message)
         except Exception as error:
             self._fail(error)

@@ -24,7 +24,6 @@ from common_raft.storage import StorageError, Wal
 from common_raft.web.etcd_v2 import EtcdV2
 from common_raft.web.limits import Limits
 from common_raft.web.servers import Running, Start
-from common_raft.web.stats import AppendCounts
 
 log = logging.getLogger("raftstacks")
 T = TypeVar("T")
@@ -66,8 +65,7 @@ async def _serve(variant: Variant, settings: Settings) -> None:
     server: Running | None = None
     try:
         await _listening(node.start(), "listen-peer-urls", settings.listen_peer_urls)
-        counters = node.counters
-        api = EtcdV2(node, keyspace, lambda: AppendCounts(counters.appends_received, counters.appends_sent))
+        api = EtcdV2(node, keyspace)
         addresses = [url.address for url in settings.listen_client_urls]
         limits = Limits(body_bytes=settings.max_request_bytes)
         start = variant.servers[settings.server](addresses, api, limits)

@@ -379,10 +379,15 @@ class FakeTransport(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.closed = False
+        self.ended = False
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
         assert not self.closed, "written to a closed transport"
+        assert not self.ended, "written after the end"
         self.written += data
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def is_closing(self) -> bool:
         return self.closed

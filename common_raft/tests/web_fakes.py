@@ -28,6 +28,9 @@ class FakeNode:
         self.term = 2
         self.applied = 3
         self.leader = self.id
+        self.leader_seconds = 61.5
+        self.appends_received = 7
+        self.appends_sent = 9
         self.failure: FakeFailure | None = None
         self.held: list[Callable[[], None]] | None = None
 

@@ -35,7 +35,7 @@ from .response import (
     redirect,
     unhealthy,
 )
-from .stats import AppendCounts, SelfStats
+from .stats import NodeStats, SelfStats
 
 Respond = Callable[[Response], None]
 
@@ -60,24 +60,16 @@ class Failure(Protocol):
     def cause(self) -> str: ...
 
 
-class Node(Protocol):
+class Node(NodeStats, Protocol):
     """What is asked of the Raft driver. A ``done`` is called exactly once, on the caller's loop or thread."""
 
     @property
-    def id(self) -> int: ...
-    @property
     def cluster_id(self) -> int: ...
-    @property
-    def name(self) -> str: ...
     @property
     def term(self) -> int: ...
     @property
     def applied(self) -> int:
         """The Raft index of the last entry that the keyspace has seen."""
-
-    @property
-    def leader(self) -> int:
-        """The leader's id; 0 when none is known."""
 
     def propose(self, command: Command, done: Callable[[Result | Failure], None], /) -> None: ...
     def read_index(self, done: Callable[[Failure | None], None], /) -> None: ...
@@ -94,14 +86,11 @@ class Reader(Protocol):
 class EtcdV2:
     """etcd's client API, for the fronts."""
 
-    def __init__(
-        self, node: Node, keyspace: Reader, counts: Callable[[], AppendCounts] | None = None
-    ) -> None:
-        """``counts`` is what ``/v2/stats/self`` tells of the driver."""
+    def __init__(self, node: Node, keyspace: Reader) -> None:
         self._node = node
         self._keyspace = keyspace
         self._responses = KeyResponses(node.cluster_id)
-        self._stats = SelfStats(node.name, node.id, counts)
+        self._stats = SelfStats(node)
 
     def handle(
         self, method: str, target: bytes, content_type: bytes | None, body: bytes, respond: Respond
@@ -158,7 +147,7 @@ class EtcdV2:
         elif path == "/health":
             self._health(respond)
         else:
-            respond(json_response(self._stats.render(self._node.leader)))
+            respond(json_response(self._stats.render()))
 
     def _health(self, respond: Respond) -> None:
         """Healthy is who knows a leader and can read through it, as etcd asks of its own v2 server."""

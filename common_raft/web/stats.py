@@ -1,62 +1,58 @@
 """What ``/v2/stats/self`` says about this node."""
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Protocol
 
 from .golang import json_text
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
 
-class AppendCounts(NamedTuple):
-    """How many append messages this node has received as a follower and sent as a leader.
+class NodeStats(Protocol):
+    """What a driver knows of itself."""
 
-    ``leader_seconds`` is how long the present leader has led, if the driver knows.
-    """
+    @property
+    def id(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def leader(self) -> int:
+        """The leader's id; 0 when none is known."""
 
-    received: int
-    sent: int
-    leader_seconds: float | None = None
+    @property
+    def leader_seconds(self) -> float:
+        """For how long that leader has been known to lead."""
+
+    @property
+    def appends_received(self) -> int:
+        """Append messages taken as a follower."""
+
+    @property
+    def appends_sent(self) -> int:
+        """Append messages sent as a leader."""
 
 
 class SelfStats:
-    """Counts from its own construction.
+    """Renders a node's statistics; the node's start is this object's construction."""
 
-    The leader's start is what ``counts`` tells or, failing that, when it was first seen here.
-    """
-
-    def __init__(self, name: str, node_id: int, counts: Callable[[], AppendCounts] | None = None) -> None:
-        self._name = name
-        self._id = node_id
-        self._counts = counts
+    def __init__(self, node: NodeStats) -> None:
+        self._node = node
         self._started = time.time_ns()
-        self._leader = 0
-        self._leader_since = 0
 
-    def render(self, leader: int) -> bytes:
-        """The JSON object, as etcd orders it; ``leader`` is who leads now."""
-        counts = self._counts() if self._counts else AppendCounts(0, 0)
-        state = "StateLeader" if leader == self._id else "StateFollower"
-        led = self._led(leader, counts)
+    def render(self) -> bytes:
+        """The JSON object, as etcd orders it."""
+        node, leader = self._node, self._node.leader
+        state = "StateLeader" if leader == node.id else "StateFollower"
+        led = int(node.leader_seconds * 10**9)
         since = _go_time(time.time_ns() - led) if leader else _NEVER
         uptime = go_duration(led) if leader else "0s"
         return (
-            f'{{"name":"{json_text(self._name)}","id":"{self._id:x}","state":"{state}",'
+            f'{{"name":"{json_text(node.name)}","id":"{node.id:x}","state":"{state}",'
             f'"startTime":"{_go_time(self._started)}",'
             f'"leaderInfo":{{"leader":"{leader:x}","uptime":"{uptime}","startTime":"{since}"}},'
-            f'"recvAppendRequestCnt":{counts.received},"sendAppendRequestCnt":{counts.sent}}}'
+            f'"recvAppendRequestCnt":{node.appends_received},"sendAppendRequestCnt":{node.appends_sent}}}'
         ).encode()
-
-    def _led(self, leader: int, counts: AppendCounts) -> int:
-        """For how many nanoseconds ``leader`` has led."""
-        if counts.leader_seconds is not None:
-            return int(counts.leader_seconds * 10**9)
-        if leader != self._leader:
-            self._leader = leader
-            self._leader_since = time.time_ns()
-        return time.time_ns() - self._leader_since
 
 
 def _go_time(nanoseconds: int) -> str:

@@ -17,7 +17,7 @@ import re
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import cast
@@ -49,6 +49,7 @@ _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) (\S+) HTTP/1\.[01]\
 _HIGH_BYTE = re.compile(rb"[\x80-\xff]")
 
 _SLICE = 8 << 10  # bytes parsed between two looks at how many requests wait
+_LINGER = 0.5  # seconds for which a refused client's bytes are still taken, and dropped
 _SWEEP = 1.0  # seconds between two looks for connections past a deadline
 
 
@@ -439,8 +440,24 @@ class _Connection(asyncio.Protocol):
         if self._refusal is not None:
             self._write(self._refusal)
             self._refusal = None
-        if self._transport is not None:
+            self._linger()
+        elif self._transport is not None:
             self._transport.close()
+
+    def _linger(self) -> None:
+        """Close after the client's end, or in a moment: what was refused may still be on its way.
+
+        To close while unread bytes come in makes the kernel reset the connection, and the client may lose the very
+        answer that tells it why (Go's server waits, too: closeWriteAndWait).
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write_eof()
+        if self._paused:
+            self._paused = False
+            transport.resume_reading()
+        self._front.call_later(_LINGER, transport.close)
 
     def _write(self, data: bytes) -> None:
         transport = self._transport
@@ -516,6 +533,9 @@ class NativeFront:
     def connection(self) -> _Connection:
         """The protocol for a new client."""
         return _Connection(self)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._loop.call_later(seconds, callback)
 
     def opened(self, connection: _Connection) -> None:
         self._connections.add(connection)
