@@ -211,6 +211,8 @@ class AsyncioNode(Generic[Command, Result]):
             send(message)
         if ready.must_persist:
             self._at_disk.append((ready.number, ready.messages_after_append))
+            # Followers first: the writer's thread, once it is awake, competes for the interpreter.
+            self._transport.flush()
             self._writer.submit(ready.number, ready.hard_state, ready.first_index, ready.entries)
         elif self._at_disk:
             self._at_disk[-1][1].extend(ready.messages_after_append)
@@ -331,7 +333,8 @@ class AsyncioNode(Generic[Command, Result]):
                     self._core.step(message)
         except Exception as error:
             self._fail(error)
-        self._schedule_turn()
+        if self._foreign or self._core.has_ready():
+            self._schedule_turn()
 
     def _durable_in_thread(self, number: int) -> None:
         self._from_thread(self._on_durable, number)
