@@ -29,8 +29,8 @@ from common_raft.core import (
 from common_raft.core.errors import NoLeader
 from common_raft.core.messages import AppendEntries
 from common_raft.drivers.envelope import EnvelopeError, join, sequence_of, split
-from common_raft.drivers.machine import Command, Done, ReadDone, Result, StateMachine
-from common_raft.drivers.proposals import TOO_MANY, Proposals
+from common_raft.drivers.machine import Command, Done, ProposalError, ReadDone, Result, StateMachine
+from common_raft.drivers.proposals import STOPPED, TOO_MANY, Proposals
 from common_raft.drivers.reads import Reads
 from common_raft.storage import Wal, WalWriter
 from common_raft.transport.asyncio import Address, AsyncioTransport
@@ -158,12 +158,18 @@ class AsyncioNode(Generic[Command, Result]):
 
         It gets a ProposalError when the command was refused, or was not applied within the request timeout.
         """
+        if self._stopped:
+            done(ProposalError(STOPPED))
+            return
         self._proposals.add(command, done)
         if not self._turn_is_due:
             self._schedule_turn()
 
     def read_index(self, done: ReadDone) -> None:
         """Calls ``done`` with None once a read of the local state is linearizable, else with a ProposalError."""
+        if self._stopped:
+            done(ProposalError(STOPPED))
+            return
         self._reads.add(done, self._loop.time())
         self._schedule_turn()
 

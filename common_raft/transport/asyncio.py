@@ -126,14 +126,15 @@ class _Link(asyncio.Protocol):
             began = loop.time()
             try:
                 await asyncio.wait_for(loop.create_connection(lambda: self, *self._address), CONNECT_SECONDS)
-                log.info("connected to peer %x at %s:%d", self._hello.to, *self._address)
-                said = None
-                await self._lost.wait()
             except (OSError, TimeoutError) as error:
                 problem = str(error) or type(error).__name__
                 if problem != said:  # once, not with every attempt
                     log.warning("cannot reach peer %x at %s:%d: %s", self._hello.to, *self._address, problem)
                     said = problem
+            if self._transport is not None:  # also when it was made just as the time was up
+                log.info("connected to peer %x at %s:%d", self._hello.to, *self._address)
+                said = None
+                await self._lost.wait()
             # A link that held for a while is dialled again at once, one that breaks at once backs off.
             lasted = loop.time() - began > LAST_BACKOFF_SECONDS and said is None
             backoff = FIRST_BACKOFF_SECONDS if lasted else min(backoff * 2, LAST_BACKOFF_SECONDS)
