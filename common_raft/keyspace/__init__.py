@@ -1,12 +1,12 @@
 """etcd v2's data model as a replicated state machine: it knows neither Raft nor HTTP."""
 
-from .commands import Command, Create, Delete, Set, Update
-from .decide import Result
-from .errors import Code, EtcdError
-from .hashmap import HashMapStore
-from .keyspace import Keyspace
-from .node import Event, Node
-from .store import Store
+from common_raft.keyspace.commands import Command, Create, Delete, Set, Update
+from common_raft.keyspace.decide import Result
+from common_raft.keyspace.errors import Code, EtcdError
+from common_raft.keyspace.hashmap import HashMapStore
+from common_raft.keyspace.keyspace import Keyspace
+from common_raft.keyspace.node import Event, Node
+from common_raft.keyspace.store import Store
 
 __all__ = [
     "Code",

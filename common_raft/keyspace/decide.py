@@ -7,9 +7,9 @@ are on. The rules are those of etcd 3.5, ``server/etcdserver/api/v2store/store.g
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .commands import Command, Create, Delete, Set, Update
-from .errors import Code, EtcdError
-from .node import Event, Node
+from common_raft.keyspace.commands import Command, Create, Delete, Set, Update
+from common_raft.keyspace.errors import Code, EtcdError
+from common_raft.keyspace.node import Event, Node
 
 Result = Event | EtcdError
 

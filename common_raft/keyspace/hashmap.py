@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from .node import Node
+from common_raft.keyspace.node import Node
 
 
 class HashMapStore:

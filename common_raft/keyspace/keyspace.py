@@ -6,11 +6,11 @@ commands is the log's; that all replicas apply the same batches in the same orde
 
 from collections.abc import Sequence
 
-from .commands import Command, decode, encode
-from .decide import Result, View
-from .errors import Code, EtcdError
-from .node import Event
-from .store import Store
+from common_raft.keyspace.commands import Command, decode, encode
+from common_raft.keyspace.decide import Result, View
+from common_raft.keyspace.errors import Code, EtcdError
+from common_raft.keyspace.node import Event
+from common_raft.keyspace.store import Store
 
 
 class Keyspace:

@@ -6,7 +6,7 @@ A batch of commands costs one ``get_many`` and one ``write``, however many comma
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from .node import Node
+from common_raft.keyspace.node import Node
 
 
 class Store(Protocol):

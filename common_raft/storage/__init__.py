@@ -5,7 +5,7 @@ cut off and reported; any other damage is refused with the file and the offset. 
 for the operator.
 """
 
-from .errors import (
+from common_raft.storage.errors import (
     CorruptLog,
     DirectoryInUse,
     ForeignDirectory,
@@ -17,11 +17,11 @@ from .errors import (
     WriterOverloaded,
     WriterStopped,
 )
-from .memory import MemoryStorage
-from .records import Record
-from .recovery import Recovered, TornTail
-from .wal import Wal
-from .writer import WalWriter
+from common_raft.storage.memory import MemoryStorage
+from common_raft.storage.records import Record
+from common_raft.storage.recovery import Recovered, TornTail
+from common_raft.storage.wal import Wal
+from common_raft.storage.writer import WalWriter
 
 __all__ = [
     "CorruptLog",

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common_raft.core.messages import Entry, HardState
-
-from .errors import CorruptLog, ForeignDirectory, UnsupportedVersion, operator_errors
-from .records import (
+from common_raft.storage.errors import CorruptLog, ForeignDirectory, UnsupportedVersion, operator_errors
+from common_raft.storage.records import (
     END,
     FORMAT_VERSION,
     HEADER_FRAME,
@@ -28,7 +27,7 @@ from .records import (
     is_zero,
     read_frame,
 )
-from .segment import SUFFIX, parse_segment_name
+from common_raft.storage.segment import SUFFIX, parse_segment_name
 
 _END_IS_WRONG = "the mark at the end of a frame is wrong"
 

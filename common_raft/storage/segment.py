@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from .records import HEADER_FRAME, SEAL_FRAME, FrameEncoder, SegmentHeader
+from common_raft.storage.records import HEADER_FRAME, SEAL_FRAME, FrameEncoder, SegmentHeader
 
 SUFFIX = ".wal"
 #: A segment that is being made; one that a crash left behind is removed.

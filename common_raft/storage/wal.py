@@ -13,11 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common_raft.core.messages import HardState
-
-from .errors import CorruptLog, DirectoryInUse, UnreadableLog, WriteFailed, operator_errors
-from .records import FORMAT_VERSION, HEADER_FRAME, SEAL_FRAME, FrameEncoder, Record, SegmentHeader
-from .recovery import Log, Recovered, Unsealed, read_log
-from .segment import TEMPORARY_SUFFIX, Segment, sync_directory, write_all
+from common_raft.storage.errors import CorruptLog, DirectoryInUse, UnreadableLog, WriteFailed, operator_errors
+from common_raft.storage.records import (
+    FORMAT_VERSION,
+    HEADER_FRAME,
+    SEAL_FRAME,
+    FrameEncoder,
+    Record,
+    SegmentHeader,
+)
+from common_raft.storage.recovery import Log, Recovered, Unsealed, read_log
+from common_raft.storage.segment import TEMPORARY_SUFFIX, Segment, sync_directory, write_all
 
 #: Held (``flock``) as long as the log is open.  It says whose log this is once there is one.
 LOCK_NAME = "wal.lock"

@@ -12,10 +12,9 @@ from queue import SimpleQueue
 from typing import TypeAlias
 
 from common_raft.core.messages import Entry, HardState
-
-from .errors import WriterOverloaded, WriterStopped
-from .records import Record
-from .wal import Wal
+from common_raft.storage.errors import WriterOverloaded, WriterStopped
+from common_raft.storage.records import Record
+from common_raft.storage.wal import Wal
 
 #: number of the Ready, what it has to write, its size in bytes
 _Item: TypeAlias = tuple[int, Record, int]

@@ -9,9 +9,8 @@ from functools import partial
 from typing import Protocol
 
 from common_raft.keyspace import Code, Command, EtcdError, Event, Result, Set
-
-from .golang import clean_path, escape_path
-from .request import (
+from common_raft.web.golang import clean_path, escape_path
+from common_raft.web.request import (
     FORM,
     KEYS,
     BadTargetError,
@@ -22,7 +21,7 @@ from .request import (
     parse_key_request,
     parse_target,
 )
-from .response import (
+from common_raft.web.response import (
     BAD_REQUEST,
     BAD_STAR,
     EMPTY,
@@ -35,7 +34,7 @@ from .response import (
     redirect,
     unhealthy,
 )
-from .stats import NodeStats, SelfStats
+from common_raft.web.stats import NodeStats, SelfStats
 
 Respond = Callable[[Response], None]
 

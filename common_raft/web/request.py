@@ -11,8 +11,14 @@ from typing import Final
 from msgspec import Struct
 
 from common_raft.keyspace import Code, Command, Create, Delete, EtcdError, Set, Update
-
-from .golang import GoError, parse_bool, parse_media_type, parse_query, parse_uint, unescape_path
+from common_raft.web.golang import (
+    GoError,
+    parse_bool,
+    parse_media_type,
+    parse_query,
+    parse_uint,
+    unescape_path,
+)
 
 KEYS: Final = "/v2/keys"
 FORM: Final = b"application/x-www-form-urlencoded"

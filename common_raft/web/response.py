@@ -8,8 +8,7 @@ business.
 from msgspec import Struct
 
 from common_raft.keyspace import EtcdError, Event, Node
-
-from .golang import escape_html, json_text
+from common_raft.web.golang import escape_html, json_text
 
 _CORS = (
     b"Access-Control-Allow-Headers: accept, content-type, authorization\r\n"

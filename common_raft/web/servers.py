@@ -8,8 +8,8 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from .etcd_v2 import EtcdV2
-from .limits import Address, Limits, ListenError, bind
+from common_raft.web.etcd_v2 import EtcdV2
+from common_raft.web.limits import Address, Limits, ListenError, bind
 
 
 class Running(Protocol):
@@ -62,7 +62,7 @@ class _Task:
 
 async def start_native(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> Running:
     """httptools in this loop, without a framework. Raises ListenError."""
-    from .fronts import native
+    from common_raft.web.fronts import native
 
     return await native.start(listen, api, limits)
 
@@ -72,7 +72,7 @@ async def start_hypercorn(listen: Sequence[Address], api: EtcdV2, limits: Limits
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
-    from .fronts.starlette import application
+    from common_raft.web.fronts.starlette import application
 
     sockets = bind(listen, limits.backlog)
     config = Config()
@@ -91,7 +91,7 @@ async def start_hypercorn(listen: Sequence[Address], api: EtcdV2, limits: Limits
 
 async def start_granian(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> Running:
     """Starlette on granian. Raises ListenError."""
-    from .fronts.starlette import application
+    from common_raft.web.fronts.starlette import application
 
     addresses = _probe(listen, limits.backlog)
     app = application(api, limits)

@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-from .golang import json_text
+from common_raft.web.golang import json_text
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
