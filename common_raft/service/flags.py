@@ -27,6 +27,8 @@ PEER_URL = "http://localhost:2380"
 #: etcd's own bounds (embed.Config.Validate).
 MAX_ELECTION_MS = 50_000
 ELECTION_PER_HEARTBEAT = 5
+#: A request becomes part of one entry, and an entry travels in one frame (transport.codec.MAX_BODY_BYTES).
+MAX_REQUEST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,10 @@ def parse_flags(
         raise FlagError("--advertise-client-urls is required when --listen-client-urls is set explicitly")
     advertised = parse_urls("initial-advertise-peer-urls", peer_urls or PEER_URL)
     members = parse_initial_cluster(values["initial_cluster"] or f"{name}={peer_urls or PEER_URL}")
+    if values["max_request_bytes"] > MAX_REQUEST_BYTES:
+        raise FlagError(
+            f"--max-request-bytes {values['max_request_bytes']} is too large: at most {MAX_REQUEST_BYTES}"
+        )
     heartbeat, election = _check_times(values["heartbeat_interval"], values["election_timeout"])
     return Settings(
         name=name,

@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from common_raft.service.cluster import FlagError, Url
 from common_raft.service.flags import Settings, parse_flags
 from common_raft.storage import StorageError, Wal
 from common_raft.web.etcd_v2 import EtcdV2
-from common_raft.web.limits import Limits
+from common_raft.web.limits import Limits, bind
 from common_raft.web.servers import Running, Start
 
 log = logging.getLogger("raftstacks")
@@ -59,6 +60,7 @@ def main(variant: Variant) -> None:
 
 async def _serve(variant: Variant, settings: Settings) -> None:
     stop = _stop_on_signals()
+    await _check_ports(settings)
     wal = _open_wal(settings)
     keyspace = Keyspace(variant.make_store())
     node: AsyncioNode[Any, Any] = AsyncioNode(_node_options(settings), wal, keyspace)
@@ -123,13 +125,31 @@ def _node_options(settings: Settings) -> NodeOptions:
     )
 
 
+async def _check_ports(settings: Settings) -> None:
+    """Finds out about a port in use before anything is written."""
+    listeners: list[socket.socket] = []
+    try:
+        for flag, urls in (
+            ("listen-peer-urls", settings.listen_peer_urls),
+            ("listen-client-urls", settings.listen_client_urls),
+        ):
+            listeners += await _listening(_bind(urls), flag, urls)
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+async def _bind(urls: Sequence[Url]) -> list[socket.socket]:
+    return bind([url.address for url in urls], backlog=1)
+
+
 async def _listening(starting: Awaitable[T], flag: str, urls: Sequence[Url]) -> T:
     """Awaits a start; what keeps it from listening is said with the flag to change."""
     try:
         return await starting
     except OSError as error:
         where = ", ".join(url.text for url in urls)
-        raise FlagError(f"--{flag} {where}: cannot listen there: {error.strerror or error}") from None
+        raise FlagError(f"--{flag} {where}: {error}") from None
 
 
 def _stop_on_signals() -> asyncio.Task[Any]:

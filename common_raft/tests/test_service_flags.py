@@ -67,6 +67,7 @@ def test_a_boolean_flag_stands_alone_or_with_a_value(flag: str, fsync: bool) -> 
         (["--heartbeat-interval", "0"], "'0' must be a whole number above 0"),
         (["--heartbeat-interval", "300"], "--election-timeout 1000 ms must be at least 5 times"),
         (["--election-timeout", "60000"], "60000 ms is too long"),
+        (["--max-request-bytes", "16777217"], "16777217 is too large: at most 16777216"),
         (["--initial-cluster-state", "existing"], "invalid choice: 'existing'"),
         (["--unsafe-no-fsync=maybe"], "'maybe' must be true or false"),
         (["--listen-client-urls", "http://127.0.0.1:1"], "--advertise-client-urls is required"),

@@ -71,6 +71,7 @@ def test_a_client_port_in_use(tmp_path: Path) -> None:
         status, said = run(*alone(tmp_path / "d", listen_client_urls=url))
     assert status == 1
     one_line_with(said, "--listen-client-urls", url, "in use")
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_peer_port_in_use(tmp_path: Path) -> None:
@@ -81,6 +82,7 @@ def test_a_peer_port_in_use(tmp_path: Path) -> None:
         status, said = run(*alone(tmp_path / "d", listen_peer_urls=url))
     assert status == 1
     one_line_with(said, "--listen-peer-urls", url, "in use")
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_data_directory_in_use(tmp_path: Path) -> None:
