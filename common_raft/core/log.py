@@ -132,7 +132,7 @@ class RaftLog:
             return False
         if index > self.last_index:
             raise LogDamaged(
-                f"commit index {index} lies behind the end of this log ({self.last_index}): entries that this "
+                f"commit index {index} lies beyond the end of this log ({self.last_index}): entries that this "
                 "node once acknowledged are gone from its disk; remove the member and add it again"
             )
         self.committed = index

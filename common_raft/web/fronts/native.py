@@ -103,7 +103,9 @@ class _Connection(asyncio.Protocol):
         self.queue: deque[_Exchange] = deque()
         self.since = front.now  # when the present wait (for a request, for its rest, for writing) began
         self._backlog = b""  # received and not parsed, because too many requests wait
-        self._deferred: deque[_Request] = deque()  # parsed; not handled, because the client takes no answers
+        self._deferred: deque[_Request] = (
+            deque()
+        )  # parsed; to be handled when the one before is answered and taken
         self._draining = False
         self._paused = False
         self._write_blocked = False
@@ -172,7 +174,7 @@ class _Connection(asyncio.Protocol):
     def _drain(self) -> None:
         """Parse what was received, as long as not too many requests wait."""
         self._draining = True
-        while self._deferred and not self._write_blocked:
+        while self._deferred and not self._write_blocked and len(self.queue) == len(self._deferred):
             self._front.api.handle(*self._deferred.popleft())
         while self._backlog and not self._last and not self._is_full():
             piece, self._backlog = self._backlog[:_SLICE], self._backlog[_SLICE:]
@@ -340,11 +342,13 @@ class _Connection(asyncio.Protocol):
         exchange = _Exchange(self, version, keep_alive, method == "HEAD")
         if not keep_alive:
             self._last = True
+        # A request may rest on the one before it, a read on a write: it begins when that one is answered.
+        must_wait = bool(self.queue) or self._write_blocked
         self.queue.append(exchange)
         url, content_type = self._url, self._content_type
         body = b"".join(self._pieces) if self._pieces else self._body
         self._begin()
-        if self._write_blocked or self._deferred:
+        if must_wait:
             self._deferred.append((method, url, content_type, body, exchange.respond))
         else:
             self._front.api.handle(method, url, content_type, body, exchange.respond)
@@ -377,6 +381,8 @@ class _Connection(asyncio.Protocol):
             exchange = queue[0]
             response = exchange.response
             if response is None:
+                if self._deferred:
+                    self._resume()
                 return
             queue.popleft()
             if exchange.version == "1.1" and exchange.keep_alive and not (exchange.silent or response.close):
@@ -407,6 +413,7 @@ class _Connection(asyncio.Protocol):
         if not exchange.keep_alive:
             self._last = True
             self.queue.clear()
+            self._deferred.clear()
 
     def _assemble(self, exchange: _Exchange, response: Response) -> bytes:
         body = response.body
