@@ -125,7 +125,7 @@ def test_what_is_committed_is_never_cut_off() -> None:
 
 
 def test_a_commit_index_past_the_end_is_damage() -> None:
-    with pytest.raises(LogDamaged, match="commit index 4 lies behind the end"):
+    with pytest.raises(LogDamaged, match="commit index 4 lies beyond the end"):
         log_of([1, 1, 2]).commit_to(4)
 
 
