@@ -16,6 +16,10 @@ from collections.abc import Sequence
 from common_raft.core.errors import LogDamaged
 from common_raft.core.messages import Entry
 
+#: Entries handed out and not applied yet.  They stay in the log until then, so that this bounds no memory; it keeps
+#: what a slow state machine takes in one go small enough for it to report progress.
+MAX_APPLYING = 1024
+
 
 class RaftLog:
     __slots__ = (
@@ -152,9 +156,28 @@ class RaftLog:
         if index > self.persisted and truncations == self.truncations:
             self.persisted = index
 
+    def resume_at(self, applied: int) -> None:
+        """The state machine keeps its own state, and has seen everything up to ``applied``: go on behind it."""
+        if applied > self.last_index:
+            raise LogDamaged(
+                f"the state machine has applied entry {applied}, but this log ends at {self.last_index}: they do not "
+                "belong together; start with the log and the state of the same node, or with neither"
+            )
+        if applied > self.offset:
+            self.commit_to(applied)
+            self.handed_out = self.applied = applied
+
+    @property
+    def can_apply(self) -> bool:
+        """Whether `to_apply` has something: it waits while too much that was handed out is not applied yet."""
+        return (
+            self.handed_out < min(self.committed, self.persisted)
+            and self.handed_out - self.applied < MAX_APPLYING
+        )
+
     def to_apply(self, max_bytes: int) -> tuple[int, list[Entry]]:
         """What is committed, on this node's disk, and not yet handed out, as (first index, entries)."""
-        low, high = self.handed_out + 1, min(self.committed, self.persisted)
-        if low > high:
+        low = self.handed_out + 1
+        if not self.can_apply:
             return low, []
-        return low, self.slice(low, high, max_bytes)
+        return low, self.slice(low, min(self.committed, self.persisted), max_bytes)

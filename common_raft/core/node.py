@@ -67,8 +67,13 @@ class _InFlight(NamedTuple):
 class RawNode:
     """One Raft node without I/O.  Not thread-safe: one thread, or one event loop, owns it."""
 
-    def __init__(self, config: Config, stored: Stored, rng: Rng) -> None:
+    def __init__(self, config: Config, stored: Stored, rng: Rng, applied: int = 0) -> None:
+        """``applied``: what a state machine that keeps its own state has seen; the first Ready goes on behind it.
+
+        Raises LogDamaged when the log ends before that.
+        """
         self._raft = Raft(config, stored, rng)
+        self._raft.log.resume_at(applied)
         self._number = 0
         self._in_flight: deque[_InFlight] = deque()
         self._told_hard_state = (self._raft.term, self._raft.vote)
@@ -130,7 +135,7 @@ class RawNode:
             or raft.messages_after_append
             or raft.read_states
             or log.written < log.last_index
-            or log.handed_out < min(log.committed, log.persisted)
+            or log.can_apply
             or (raft.term, raft.vote) != self._told_hard_state
             or (raft.role, raft.leader, raft.term) != self._told_soft_state
         )

@@ -8,17 +8,17 @@ leader whose disk is busy lets proposals gather until the write is done: the nex
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random, SystemRandom
-from typing import Generic
+from typing import Any, Generic, cast
 
 from common_raft.core import (
     NOBODY,
     Config,
-    EntryKind,
     Message,
     ProposalDropped,
     RawNode,
@@ -28,8 +28,17 @@ from common_raft.core import (
 )
 from common_raft.core.errors import NoLeader
 from common_raft.core.messages import AppendEntries
-from common_raft.drivers.envelope import EnvelopeError, join, sequence_of, split
-from common_raft.drivers.machine import Command, Done, ProposalError, ReadDone, Result, StateMachine
+from common_raft.drivers.applying import Work, together, unpack
+from common_raft.drivers.envelope import EnvelopeError, join, sequence_of
+from common_raft.drivers.machine import (
+    AsyncStateMachine,
+    Command,
+    Done,
+    ProposalError,
+    ReadDone,
+    Result,
+    StateMachine,
+)
 from common_raft.drivers.proposals import STOPPED, TOO_MANY, Proposals
 from common_raft.drivers.reads import Reads
 from common_raft.storage import Wal, WalWriter
@@ -42,6 +51,9 @@ log = logging.getLogger(__name__)
 MAX_ENTRY_BYTES = 1 << 20
 #: Other nodes' batches that wait at the leader while its disk is busy; past it they are refused.
 MAX_FOREIGN_BYTES = 64 << 20
+
+#: Between two attempts to reach a state machine that is away.
+RETRY_SECONDS = 0.25
 
 LEADER_CHANGED = "etcdserver: leader changed"
 
@@ -69,9 +81,20 @@ class AsyncioNode(Generic[Command, Result]):
 
     ``failed`` ends with the error that stopped the node: a disk that failed, or a log that contradicts the
     cluster's.  A failed node answers nothing more and must be restarted, or replaced.
+
+    A machine whose ``apply`` is a coroutine is applied to beside the loop's turns: meanwhile the node goes on
+    replicating, and the next call takes all that was committed in between.  ``problem`` says why the machine cannot
+    be reached, while it cannot.
+
+    Raises LogDamaged when the machine has applied more than the log holds.
     """
 
-    def __init__(self, options: NodeOptions, wal: Wal, machine: StateMachine[Command, Result]) -> None:
+    def __init__(
+        self,
+        options: NodeOptions,
+        wal: Wal,
+        machine: StateMachine[Command, Result] | AsyncStateMachine[Command, Result],
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._options = options
         self._machine = machine
@@ -80,7 +103,9 @@ class AsyncioNode(Generic[Command, Result]):
         self.appends_received = 0
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
         incarnation = SystemRandom().getrandbits(32)
-        self._core = RawNode(self._core_config(options), wal.recovered, Random(incarnation ^ options.id))
+        self._core = RawNode(
+            self._core_config(options), wal.recovered, Random(incarnation ^ options.id), machine.applied
+        )
         self._proposals: Proposals[Command, Result] = Proposals(
             machine, options.id, incarnation, options.request_timeout
         )
@@ -99,6 +124,12 @@ class AsyncioNode(Generic[Command, Result]):
         )
         self._turn_is_due = False
         self._stopped = False
+        self._applies_beside = inspect.iscoroutinefunction(machine.apply)
+        self._to_apply: list[
+            Work
+        ] = []  # bounded by the core, which hands out no more than MAX_APPLYING entries
+        self._applying: asyncio.Task[None] | None = None
+        self.problem: str | None = None
         self._ticker: asyncio.TimerHandle | None = None
         # What answers are stamped with; plain attributes, since every answer reads them.
         self.term = self._core.term
@@ -135,6 +166,8 @@ class AsyncioNode(Generic[Command, Result]):
         """Stops: clients that wait get an error, what is at the disk is finished, links end."""
         if not self._stopped:
             self._stop()
+        if self._applying is not None:
+            await asyncio.wait([self._applying])
         await self._transport.close()
         await self._loop.run_in_executor(None, self._writer.close)
 
@@ -230,8 +263,9 @@ class AsyncioNode(Generic[Command, Result]):
         for state in ready.read_states:
             self._reads.confirmed(state.context, state.index)
         if ready.committed:
-            self._apply(ready)
-        if ready.read_states or ready.committed:
+            proposals = cast(Proposals[Any, Any], self._proposals)
+            self._apply(unpack(ready.committed_index, ready.committed, proposals))
+        elif ready.read_states:
             self._reads.applied(self.applied)
 
     def _on_soft_state(self, state: SoftState) -> None:
@@ -305,22 +339,59 @@ class AsyncioNode(Generic[Command, Result]):
             except NoLeader:
                 pass  # asked again in a moment
 
-    def _apply(self, ready: Ready) -> None:
-        """Applies what was committed as one batch, then lets those who wait know."""
-        proposals = self._proposals
-        batches: list[tuple[bytes, bool]] = []
-        sequences: list[int] = []
-        for entry in ready.committed:
-            if entry.kind is EntryKind.COMMANDS:
-                for origin, sequence, payload in split(entry.data):
-                    batches.append((payload, proposals.is_waiting(origin, sequence)))
-                    sequences.append(sequence)
-        results = self._machine.apply(batches) if batches else ()
-        self.applied = ready.committed_index + len(ready.committed) - 1
-        self._core.on_applied(self.applied)
-        for (_, ours), sequence, result in zip(batches, sequences, results, strict=True):
-            if ours and result is not None:
-                proposals.resolve(sequence, result)
+    def _apply(self, work: Work) -> None:
+        if not self._applies_beside:
+            machine = cast(StateMachine[Command, Result], self._machine)
+            self._on_applied(work, machine.apply(work.batches, work.applied) if work.batches else ())
+            return
+        self._to_apply.append(work)
+        if self._applying is None:
+            self._applying = self._loop.create_task(self._apply_beside())
+
+    async def _apply_beside(self) -> None:
+        try:
+            while self._to_apply and not self._stopped:
+                work = together(self._to_apply)
+                self._to_apply = []
+                results = await self._results_of(work) if work.batches else ()
+                if results is not None:
+                    self._on_applied(work, results)
+                self._schedule_turn()  # the core may have held entries back
+        except Exception as error:
+            log.debug("applying failed", exc_info=True)
+            self._fail(error)
+        finally:
+            self._applying = None
+
+    async def _results_of(self, work: Work) -> Sequence[Sequence[Result] | None] | None:
+        """Tries until the machine can be reached: what is committed must be applied, once and in order.
+
+        None when the node stops before that.
+        """
+        machine = cast(AsyncStateMachine[Command, Result], self._machine)
+        while not self._stopped:
+            try:
+                results = await machine.apply(work.batches, work.applied)
+            except ConnectionError as error:
+                if self.problem is None:
+                    log.error("cannot apply entry %d: %s; trying again", work.applied, error)  # noqa: TRY400
+                self.problem = str(error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                if self.problem is not None:
+                    log.info("applying again, up to entry %d", work.applied)
+                self.problem = None
+                return results
+        return None
+
+    def _on_applied(self, work: Work, results: Sequence[Sequence[Result] | None]) -> None:
+        """Lets those who wait know."""
+        self.applied = work.applied
+        self._core.on_applied(work.applied)
+        for sequence, result in zip(work.sequences, results, strict=True):
+            if result is not None:
+                self._proposals.resolve(sequence, result)
+        self._reads.applied(work.applied)
 
     # --- the network and the disk -----------------------------------------------------------------------------
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
 Command_contra = TypeVar("Command_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
+
+#: A committed batch, and whether somebody waits for its results.
+Batches: TypeAlias = Sequence[tuple[bytes, bool]]
 
 
 class ProposalError(Exception):
@@ -23,16 +26,40 @@ class ProposalError(Exception):
         return str(self)
 
 
-class StateMachine(Protocol[Command_contra, Result_co]):
-    """Applies commands in the order of the log, the same on every node."""
+class Machine(Protocol[Command_contra]):
+    """What both kinds of state machines have."""
+
+    @property
+    def applied(self) -> int:
+        """Index of the last entry whose effect the machine's own state holds; 0 for one that starts empty.
+
+        A machine that keeps its state elsewhere keeps this number with it, in the same transaction, so that a
+        restart neither repeats a command nor skips one.
+        """
+        ...
 
     def encode(self, commands: Sequence[Command_contra]) -> bytes:
         """One batch of commands as bytes."""
         ...
 
-    def apply(self, batches: Sequence[tuple[bytes, bool]]) -> Sequence[Sequence[Result_co] | None]:
-        """Applies batches in log order; for each its results, or None where the flag says that nobody waits."""
+
+class StateMachine(Machine[Command_contra], Protocol[Command_contra, Result_co]):
+    """Applies commands in the order of the log, the same on every node."""
+
+    def apply(self, batches: Batches, applied: int) -> Sequence[Sequence[Result_co] | None]:
+        """Applies batches in log order, all or none; ``applied`` is the index of the last entry among them.
+
+        Returns for each batch its results, or None where the flag says that nobody waits, and also when the
+        machine has seen ``applied`` before.  Raises ConnectionError when what keeps its state cannot be reached, and
+        is called with the same batches again; any other exception ends the node.
+        """
         ...
+
+
+class AsyncStateMachine(Machine[Command_contra], Protocol[Command_contra, Result_co]):
+    """A state machine that awaits something to apply: see `StateMachine`.  One ``apply`` runs at a time."""
+
+    async def apply(self, batches: Batches, applied: int) -> Sequence[Sequence[Result_co] | None]: ...
 
 
 #: Called with the result of a command when it was applied, or with why there is none.

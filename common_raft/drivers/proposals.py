@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Generic, NamedTuple
 
 from common_raft.drivers.envelope import seal
-from common_raft.drivers.machine import Command, Done, ProposalError, Result, StateMachine
+from common_raft.drivers.machine import Command, Done, Machine, ProposalError, Result
 
 #: Commands that wait at one node, in all stages: each holds a client's connection, and those are bounded below it.
 MAX_COMMANDS = 65_536
@@ -44,9 +44,7 @@ class Proposals(Generic[Command, Result]):
     of an earlier life, still in the log, are nobody's.
     """
 
-    def __init__(
-        self, machine: StateMachine[Command, Result], origin: int, incarnation: int, timeout: float
-    ) -> None:
+    def __init__(self, machine: Machine[Command], origin: int, incarnation: int, timeout: float) -> None:
         self._machine = machine
         self._origin = origin
         self._sequence = incarnation << 32
@@ -108,7 +106,10 @@ class Proposals(Generic[Command, Result]):
 
     def resolve(self, sequence: int, results: Sequence[Result]) -> None:
         """The batch was applied: everybody who waits for it gets a result."""
-        batch = self._forget(self._waiting.pop(sequence))
+        batch = self._waiting.pop(sequence, None)
+        if batch is None:
+            return  # its deadline passed while it was being applied
+        self._forget(batch)
         for done, result in zip(batch.done, results, strict=True):
             done(result)
 
@@ -144,7 +145,6 @@ class Proposals(Generic[Command, Result]):
         for done in batch.done:
             done(ProposalError(cause))
 
-    def _forget(self, batch: Batch[Result]) -> Batch[Result]:
+    def _forget(self, batch: Batch[Result]) -> None:
         self._count -= len(batch.done)
         self._bytes -= len(batch.sealed)
-        return batch

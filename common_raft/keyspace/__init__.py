@@ -4,11 +4,14 @@ from common_raft.keyspace.commands import Command, Create, Delete, Set, Update
 from common_raft.keyspace.decide import Result
 from common_raft.keyspace.errors import Code, EtcdError
 from common_raft.keyspace.hashmap import HashMapStore
-from common_raft.keyspace.keyspace import Keyspace
+from common_raft.keyspace.keyspace import AsyncKeyspace, Keyspace
 from common_raft.keyspace.node import Event, Node
-from common_raft.keyspace.store import Store
+from common_raft.keyspace.shared_reads import SharedReads
+from common_raft.keyspace.store import AsyncStore, Store, StoreUnavailable
 
 __all__ = [
+    "AsyncKeyspace",
+    "AsyncStore",
     "Code",
     "Command",
     "Create",
@@ -20,6 +23,8 @@ __all__ = [
     "Node",
     "Result",
     "Set",
+    "SharedReads",
     "Store",
+    "StoreUnavailable",
     "Update",
 ]

@@ -1,57 +1,139 @@
 """etcd v2's keyspace as a replicated state machine, over any store.
 
-A committed batch is one cycle: read what it may touch, decide (``decide.py``), write what it changed. The order of
+A committed batch is one cycle: read what it may touch, decide (``decide.py``), write what it changed.  The order of
 commands is the log's; that all replicas apply the same batches in the same order is for whoever calls to see to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from common_raft.keyspace.commands import Command, decode, encode
 from common_raft.keyspace.decide import Result, View
 from common_raft.keyspace.errors import Code, EtcdError
-from common_raft.keyspace.node import Event
-from common_raft.keyspace.store import Store
+from common_raft.keyspace.node import Event, Node
+from common_raft.keyspace.store import AsyncStore, Marks, Store, StoreUnavailable
+
+Answers = list[Sequence[Result] | None]
 
 
-class Keyspace:
-    """The state machine of a node. Not safe for use by several threads at a time."""
+class Batches:
+    """Committed batches, decoded: what they may touch, and what they do to it.
 
-    __slots__ = ("_store",)
+    Each comes with whether somebody waits for its results.  Raises msgspec.DecodeError if one is not what
+    ``encode`` gave.
+    """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    __slots__ = ("_decoded", "keys")
+
+    def __init__(self, batches: Sequence[tuple[bytes, bool]]) -> None:
+        self._decoded = [(decode(data), wanted) for data, wanted in batches]
+        self.keys = {command.key for commands, _ in self._decoded for command in commands}
+
+    def decide(self, view: View) -> Answers:
+        """Carry all commands out on ``view``; for each batch its results, or None if nobody waits for them."""
+        answers: Answers = []
+        for commands, wanted in self._decoded:
+            results = view.run(commands)
+            answers.append(results if wanted else None)
+        return answers
+
+
+class _Marked:
+    """What keyspaces over blocking and over asynchronous stores share."""
+
+    __slots__ = ("_marks",)
+
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
 
     @property
     def index(self) -> int:
         """The etcd index: how many changes this keyspace has seen; a command that fails is none."""
-        return self._store.index
+        return self._marks.index
+
+    @property
+    def applied(self) -> int:
+        """The Raft index of the last entry whose changes the store holds."""
+        return self._marks.applied
 
     def encode(self, commands: Sequence[Command]) -> bytes:
         """A batch of commands as the bytes for one log entry."""
         return encode(commands)
 
-    def apply(self, batches: Sequence[tuple[bytes, bool]]) -> list[Sequence[Result] | None]:
-        """Carry out committed batches, in log order.
+    def _found(self, key: str, node: Node | None) -> Result:
+        index = self._marks.index
+        if node is None:
+            return EtcdError(Code.KEY_NOT_FOUND, key, index)
+        # A read beside a write may see its node a moment before the marks have moved.
+        return Event("get", node, None, max(index, node.modified_index))
 
-        Each comes with whether somebody waits for its results: a list of them, or None if nobody does.
-        Raises msgspec.DecodeError, with nothing applied, if a batch is not what ``encode`` gave.
+
+class Keyspace(_Marked):
+    """The state machine of a node, over a blocking store.
+
+    One ``apply`` at a time; reads may come from other threads, as far as the store bears it.
+    """
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._store = store
+
+    def apply(self, batches: Sequence[tuple[bytes, bool]], applied: int) -> Answers:
+        """Carry out committed batches, in log order; ``applied`` is the Raft index of the last of them.
+
+        What the store has seen already is not done again, and has no results any more.
+        Raises msgspec.DecodeError, with nothing applied, if a batch is not what ``encode`` gave, and
+        StoreUnavailable.
         """
-        decoded = [(decode(data), wanted) for data, wanted in batches]
-        keys = {command.key for commands, _ in decoded for command in commands}
         store = self._store
-        view = View(store.get_many(keys), store.index)
-        answers: list[Sequence[Result] | None] = []
-        for commands, wanted in decoded:
-            results = view.run(commands)
-            answers.append(results if wanted else None)
+        if applied <= store.applied:
+            return [None] * len(batches)
+        decoded = Batches(batches)
+        view = View(store.get_many(decoded.keys), store.index)
+        answers = decoded.decide(view)
         if view.changed:
             upserts, deletes = view.write_set()
-            store.write(upserts, deletes, view.index)
+            store.write(upserts, deletes, view.index, applied)
         return answers
 
     def get(self, key: str) -> Result:
-        """Read one key as this replica has it now."""
-        node = self._store.get(key)
-        if node is None:
-            return EtcdError(Code.KEY_NOT_FOUND, key, self._store.index)
-        return Event("get", node, None, self._store.index)
+        """Read one key as this replica has it now.  Raises StoreUnavailable."""
+        return self._found(key, self._store.get(key))
+
+    def read(self, key: str, done: Callable[[Result | StoreUnavailable], None]) -> None:
+        """``get`` for the web layer: ``done`` is called before this returns."""
+        try:
+            node = self._store.get(key)
+        except StoreUnavailable as error:
+            done(error)
+        else:
+            done(self._found(key, node))
+
+
+class AsyncKeyspace(_Marked):
+    """The state machine of a node, over an asynchronous store.  One ``apply`` at a time."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: AsyncStore) -> None:
+        super().__init__(store)
+        self._store = store
+
+    async def apply(self, batches: Sequence[tuple[bytes, bool]], applied: int) -> Answers:
+        """See `Keyspace.apply`."""
+        store = self._store
+        if applied <= store.applied:
+            return [None] * len(batches)
+        decoded = Batches(batches)
+        view = View(await store.get_many(decoded.keys), store.index)
+        answers = decoded.decide(view)
+        if view.changed:
+            upserts, deletes = view.write_set()
+            await store.write(upserts, deletes, view.index, applied)
+        return answers
+
+    async def get_many(self, keys: Sequence[str]) -> list[Result]:
+        """Read several keys with one request to the store.  Raises StoreUnavailable."""
+        nodes = await self._store.get_many(keys)
+        return [self._found(key, nodes[key]) for key in keys]

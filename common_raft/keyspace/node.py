@@ -8,13 +8,16 @@ class Node(Struct, frozen=True, gc=False):
 
     ``value`` is None only where etcd shows none: for a node that an event has just deleted. Keys and values are
     bytes to etcd; here they are ``str``, with bytes that are not UTF-8 as lone surrogates (PEP 383).
-    Indexes count the keyspace's own changes, not Raft's entries.
+    Indexes count the keyspace's own changes, not Raft's entries.  ``expiration`` is in nanoseconds since 1970, by the
+    log's clock; None for a node that stays.
     """
 
     key: str
     value: str | None
     modified_index: int
     created_index: int
+    dir: bool = False
+    expiration: int | None = None
 
 
 class Event(Struct, frozen=True, gc=False):

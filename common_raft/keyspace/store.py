@@ -1,6 +1,9 @@
 """What the keyspace asks of the place where nodes are kept: a narrow interface, so that many stores can serve it.
 
-A batch of commands costs one ``get_many`` and one ``write``, however many commands it has.
+A committed batch costs one ``get_many`` and one ``write``, however many commands it has, and a ``write`` is one
+transaction.  Stores know nodes by their keys and parents, and nothing of what commands mean.
+
+Keys are absolute paths (``/a/b``); the parent of ``/a`` is ``/``, which is itself never stored.
 """
 
 from collections.abc import Collection, Iterable
@@ -9,12 +12,31 @@ from typing import Protocol
 from common_raft.keyspace.node import Node
 
 
-class Store(Protocol):
-    """Nodes by key, and the etcd index that belongs to them."""
+class StoreUnavailable(ConnectionError):
+    """The store cannot be reached just now.  Whether a write under way was made, its marks tell when it is back."""
+
+    @property
+    def cause(self) -> str:
+        return str(self)
+
+
+class Marks(Protocol):
+    """How far a store is, as of its last ``write``; both are 0 when nothing was ever written."""
 
     @property
     def index(self) -> int:
-        """The etcd index of the last ``write``; 0 when nothing was ever written."""
+        """The etcd index."""
+
+    @property
+    def applied(self) -> int:
+        """The Raft index of the last entry whose changes it holds."""
+
+
+class Store(Marks, Protocol):
+    """Nodes by key.  Calls return when they are done, and may come from several threads at a time.
+
+    All of them raise StoreUnavailable when the store cannot be reached.
+    """
 
     def get(self, key: str) -> Node | None:
         """The node at ``key``, for a client's read."""
@@ -22,5 +44,31 @@ class Store(Protocol):
     def get_many(self, keys: Collection[str]) -> dict[str, Node | None]:
         """For each of ``keys`` its node or None, in a dict that the caller may keep and change."""
 
-    def write(self, upserts: Iterable[Node], deletes: Iterable[str], index: int) -> None:
-        """Put all ``upserts``, remove all ``deletes`` and set the index to ``index``: all of it or nothing."""
+    def children(self, key: str) -> list[Node]:
+        """The nodes right below ``key``, in the order of their keys' bytes."""
+
+    def descendants(self, key: str) -> list[Node]:
+        """All nodes below ``key``, in the order of their keys' bytes."""
+
+    def expired(self, before: int) -> list[Node]:
+        """The nodes whose expiration lies at or before ``before``, in the order of (expiration, key's bytes)."""
+
+    def write(self, upserts: Iterable[Node], deletes: Iterable[str], index: int, applied: int) -> None:
+        """Put all ``upserts``, remove all ``deletes`` and move the marks: all of it or nothing."""
+
+
+class AsyncStore(Marks, Protocol):
+    """A store whose calls are awaited: see ``Store``.  Several may be under way at a time, but only one ``write``."""
+
+    async def get_many(self, keys: Collection[str]) -> dict[str, Node | None]: ...
+    async def children(self, key: str) -> list[Node]: ...
+    async def descendants(self, key: str) -> list[Node]: ...
+    async def expired(self, before: int) -> list[Node]: ...
+    async def write(
+        self, upserts: Iterable[Node], deletes: Iterable[str], index: int, applied: int
+    ) -> None: ...
+
+
+def parent_of(key: str) -> str:
+    """``/a/b`` is in ``/a``, ``/a`` in ``/``."""
+    return key[: key.rindex("/")] or "/"

@@ -27,6 +27,13 @@ PEER_URL = "http://localhost:2380"
 #: etcd's own bounds (embed.Config.Validate).
 MAX_ELECTION_MS = 50_000
 ELECTION_PER_HEARTBEAT = 5
+#: Without Raft: operations one after another, or with nothing that keeps them apart.
+LINEARIZABLE, UNSAFE = "linearizable", "unsafe"
+#: What only a member of a cluster has.
+_RAFT_FLAGS = (
+    "data-dir", "listen-peer-urls", "initial-advertise-peer-urls", "initial-cluster", "initial-cluster-state",
+    "initial-cluster-token", "heartbeat-interval", "election-timeout", "unsafe-no-fsync",
+)  # fmt: skip
 #: A request becomes part of one entry, and an entry travels in one frame (transport.codec.MAX_BODY_BYTES).
 MAX_REQUEST_BYTES = 16 << 20
 
@@ -47,6 +54,8 @@ class Settings:
     fsync: bool
     server: str
     log_level: str
+    standalone: str | None  #: LINEARIZABLE or UNSAFE; None for a member of a cluster
+    database_url: str | None  #: None for the variant's own default, and for a variant without a database
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,11 +64,19 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_flags(
-    prog: str, servers: Sequence[str], argv: Sequence[str], environ: Mapping[str, str]
+    prog: str,
+    servers: Sequence[str],
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    takes_database: bool = False,
 ) -> Settings:
     """Reads the command line and the environment.  Raises FlagError; ``--help`` and ``--version`` exit."""
-    parser = _make_parser(prog, servers)
-    values = vars(parser.parse_args([*_from_environment(parser, environ), *argv]))
+    parser = _make_parser(prog, servers, takes_database=takes_database)
+    arguments = [*_from_environment(parser, environ), *argv]
+    values = vars(parser.parse_args(arguments))
+    if values["standalone"]:
+        _check_standalone(values["standalone"], arguments)
     name = values["name"]
     client_urls, peer_urls = values["listen_client_urls"], values["initial_advertise_peer_urls"]
     if client_urls and not values["advertise_client_urls"]:
@@ -86,10 +103,21 @@ def parse_flags(
         fsync=not values["unsafe_no_fsync"],
         server=values["server"],
         log_level=LOG_LEVELS[values["log_level"]],
+        standalone=values["standalone"],
+        database_url=values.get("database_url"),
     )
 
 
-def _make_parser(prog: str, servers: Sequence[str]) -> argparse.ArgumentParser:
+def _check_standalone(mode: str, arguments: Sequence[str]) -> None:
+    given = {argument.partition("=")[0] for argument in arguments}
+    contradicting = [f"--{flag}" for flag in _RAFT_FLAGS if f"--{flag}" in given]
+    if contradicting:
+        raise FlagError(
+            f"--standalone {mode} runs without Raft, log and peers: leave out {', '.join(contradicting)}"
+        )
+
+
+def _make_parser(prog: str, servers: Sequence[str], *, takes_database: bool) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"python -m {prog}",
         allow_abbrev=False,
@@ -123,6 +151,18 @@ def _make_parser(prog: str, servers: Sequence[str]) -> argparse.ArgumentParser:
         metavar="BOOL",
         help="do not wait for the disk: a crash of the machine loses acknowledged writes",
     )
+    add(
+        "--standalone",
+        choices=[LINEARIZABLE, UNSAFE],
+        help="one process without Raft: operations one after another, or with nothing that keeps them apart",
+    )
+    if takes_database:
+        add(
+            "--database-url",
+            metavar="URL",
+            type=_not_blank,
+            help="SQLAlchemy's URL (default: SQLite in memory)",
+        )
     add("--server", default=servers[0], choices=servers, help="the HTTP server (default: %(default)s)")
     add("--log-level", default="info", choices=list(LOG_LEVELS), help="default: %(default)s")
     return parser
@@ -158,6 +198,12 @@ def _check_times(heartbeat_ms: int, election_ms: int) -> tuple[float, float]:
 def _not_empty(text: str) -> str:
     if not text or "," in text or "=" in text:
         raise argparse.ArgumentTypeError(f"{text!r} must be a name without ',' and '='")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it must be a URL such as sqlite:///FILE")
     return text
 
 

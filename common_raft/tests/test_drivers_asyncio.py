@@ -23,18 +23,20 @@ Node = AsyncioNode[str, int]
 class Journal:
     """A state machine that keeps what it applied; a command's result is its position."""
 
+    applied = 0
+
     def __init__(self) -> None:
-        self.applied: list[str] = []
+        self.commands: list[str] = []
 
     def encode(self, commands: Sequence[str]) -> bytes:
         return "\n".join(commands).encode()
 
-    def apply(self, batches: Sequence[tuple[bytes, bool]]) -> list[Sequence[int] | None]:
+    def apply(self, batches: Sequence[tuple[bytes, bool]], applied: int) -> list[Sequence[int] | None]:
         results: list[Sequence[int] | None] = []
         for data, _ in batches:
-            first = len(self.applied)
-            self.applied += data.decode().split("\n")
-            results.append(range(first, len(self.applied)))
+            first = len(self.commands)
+            self.commands += data.decode().split("\n")
+            results.append(range(first, len(self.commands)))
         return results
 
 
@@ -95,8 +97,8 @@ def test_commands_through_every_node_are_applied_in_one_order_everywhere(tmp_pat
         waiting = [propose(node, f"{node.name}-{i}") for i in range(50) for node in members.nodes]
         positions = await asyncio.gather(*waiting)
         assert sorted(positions) == list(range(150))  # type: ignore[type-var]
-        await until(lambda: all(len(journal.applied) == 150 for journal in members.journals))
-        assert len({tuple(journal.applied) for journal in members.journals}) == 1
+        await until(lambda: all(len(journal.commands) == 150 for journal in members.journals))
+        assert len({tuple(journal.commands) for journal in members.journals}) == 1
 
     run(tmp_path, 3, scenario)
 
@@ -106,8 +108,8 @@ def test_what_was_applied_is_applied_again_after_a_restart(tmp_path: Path) -> No
         await asyncio.gather(*(propose(members.nodes[0], f"c{i}") for i in range(20)))
 
     async def look(members: Members) -> None:
-        await until(lambda: len(members.journals[0].applied) == 20)
-        assert members.journals[0].applied == [f"c{i}" for i in range(20)]
+        await until(lambda: len(members.journals[0].commands) == 20)
+        assert members.journals[0].commands == [f"c{i}" for i in range(20)]
 
     run(tmp_path, 1, write)
     run(tmp_path, 1, look)
@@ -122,7 +124,7 @@ def test_a_linearizable_read_sees_what_was_acknowledged_elsewhere(tmp_path: Path
             confirmed: asyncio.Future[ProposalError | None] = asyncio.get_running_loop().create_future()
             follower.read_index(confirmed.set_result)
             assert await confirmed is None
-            assert f"c{number}" in journal.applied
+            assert f"c{number}" in journal.commands
 
     run(tmp_path, 3, scenario)
 
@@ -143,7 +145,7 @@ def test_a_disk_that_fails_ends_the_node_and_everybody_who_waits_is_told(
         assert isinstance(await node.failed, WriteFailed)
         after = await propose(node, "after")
         assert isinstance(after, ProposalError)
-        assert members.journals[0].applied == ["before"]
+        assert members.journals[0].commands == ["before"]
 
     run(tmp_path, 1, scenario)
 

@@ -18,10 +18,12 @@ ME = 7
 class Joiner:
     """A state machine of strings: a batch is its commands, joined."""
 
+    applied = 0
+
     def encode(self, commands: Sequence[str]) -> bytes:
         return "|".join(commands).encode()
 
-    def apply(self, batches: Sequence[tuple[bytes, bool]]) -> list[Sequence[str] | None]:
+    def apply(self, batches: Sequence[tuple[bytes, bool]], applied: int) -> list[Sequence[str] | None]:
         return [data.decode().split("|") for data, _ in batches]
 
 

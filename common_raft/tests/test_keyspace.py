@@ -34,7 +34,7 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
 
 
 def apply(keyspace: Keyspace, *commands: Command) -> list[Result]:
-    (results,) = keyspace.apply([(keyspace.encode(commands), True)])
+    (results,) = keyspace.apply([(keyspace.encode(commands), True)], keyspace.applied + 1)
     assert results is not None
     return list(results)
 
@@ -103,7 +103,7 @@ def test_commands_of_one_batch_see_each_other(keyspace: Keyspace) -> None:
 
 def test_batches_are_applied_in_order_and_only_answered_where_someone_waits(keyspace: Keyspace) -> None:
     first, second = keyspace.encode([Set("/a", "x")]), keyspace.encode([Set("/a", "y"), Delete("/b")])
-    answers = keyspace.apply([(first, False), (second, True)])
+    answers = keyspace.apply([(first, False), (second, True)], 1)
     assert answers[0] is None
     assert answers[1] is not None
     assert [as_told(result) for result in answers[1]] == [
@@ -125,16 +125,16 @@ class CountingStore(HashMapStore):
         self.reads += 1
         return super().get_many(keys)
 
-    def write(self, upserts: Iterable[Node], deletes: Iterable[str], index: int) -> None:
+    def write(self, upserts: Iterable[Node], deletes: Iterable[str], index: int, applied: int) -> None:
         self.writes += 1
-        super().write(upserts, deletes, index)
+        super().write(upserts, deletes, index, applied)
 
 
 def test_however_many_commands_the_store_is_read_once_and_written_once() -> None:
     store = CountingStore()
     keyspace = Keyspace(store)
     batch = keyspace.encode([Set(f"/{i % 7}", str(i)) for i in range(100)])
-    keyspace.apply([(batch, True), (batch, False), (batch, True)])
+    keyspace.apply([(batch, True), (batch, False), (batch, True)], 3)
     assert (store.reads, store.writes) == (1, 1)
     assert keyspace.index == 300
 
@@ -142,8 +142,16 @@ def test_however_many_commands_the_store_is_read_once_and_written_once() -> None
 def test_a_batch_that_changes_nothing_writes_nothing() -> None:
     store = CountingStore()
     keyspace = Keyspace(store)
-    keyspace.apply([(keyspace.encode([Delete("/a")]), True)])
+    keyspace.apply([(keyspace.encode([Delete("/a")]), True)], 1)
     assert store.writes == 0
+
+
+def test_what_was_applied_before_is_not_applied_again(keyspace: Keyspace) -> None:
+    batch = [(keyspace.encode([Set("/a", "x")]), True)]
+    assert keyspace.apply(batch, 7) != [None]
+    assert keyspace.apply(batch, 7) == [None]
+    assert (keyspace.index, keyspace.applied) == (1, 7)
+    assert keyspace.apply(batch, 8) != [None]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +159,7 @@ def test_a_batch_that_changes_nothing_writes_nothing() -> None:
 )
 def test_what_is_not_a_batch_is_refused_and_nothing_applied(keyspace: Keyspace, data: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        keyspace.apply([(keyspace.encode([Set("/a", "x")]), True), (data, True)])
+        keyspace.apply([(keyspace.encode([Set("/a", "x")]), True), (data, True)], 2)
     assert keyspace.index == 0
 
 
@@ -167,7 +175,7 @@ def test_the_keyspace_agrees_with_a_plain_dict_however_commands_are_batched(
     batches: list[list[Command]],
 ) -> None:
     keyspace = Keyspace(HashMapStore())
-    answers = keyspace.apply([(keyspace.encode(batch), True) for batch in batches])
+    answers = keyspace.apply([(keyspace.encode(batch), True) for batch in batches], 1)
     model: dict[str, Node] = {}
     index = 0
     for batch, results in zip(batches, answers, strict=True):

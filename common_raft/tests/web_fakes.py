@@ -28,6 +28,7 @@ class FakeNode:
         self.term = 2
         self.applied = 3
         self.leader = self.id
+        self.problem: str | None = None
         self.leader_seconds = 61.5
         self.appends_received = 7
         self.appends_sent = 9
@@ -45,7 +46,7 @@ class FakeNode:
             done(self.failure)
             return
         self.applied += 1
-        (results,) = self.keyspace.apply([(self.keyspace.encode([command]), True)])
+        (results,) = self.keyspace.apply([(self.keyspace.encode([command]), True)], self.applied)
         assert results is not None
         done(results[0])
 

@@ -70,16 +70,20 @@ class Node(NodeStats, Protocol):
     def applied(self) -> int:
         """The Raft index of the last entry that the keyspace has seen."""
 
+    @property
+    def problem(self) -> str | None:
+        """Why this node cannot serve just now although the cluster can."""
+
     def propose(self, command: Command, done: Callable[[Result | Failure], None], /) -> None: ...
     def read_index(self, done: Callable[[Failure | None], None], /) -> None: ...
 
 
 class Reader(Protocol):
-    """What is asked of the keyspace: reads of this replica."""
+    """What is asked of the keyspace: reads of this replica.  A ``done`` is called exactly once, at once or later."""
 
     @property
     def index(self) -> int: ...
-    def get(self, key: str, /) -> Result: ...
+    def read(self, key: str, done: Callable[[Result | Failure], None], /) -> None: ...
 
 
 class EtcdV2:
@@ -156,6 +160,8 @@ class EtcdV2:
 
         if not self._node.leader:
             respond(unhealthy("RAFT NO LEADER"))
+        elif self._node.problem is not None:
+            respond(unhealthy(self._node.problem))
         else:
             self._node.read_index(confirmed)
 
@@ -182,11 +188,14 @@ class EtcdV2:
         if quorum:
             self._node.read_index(partial(self._confirmed, key, respond))
         else:
-            self._done(respond, self._keyspace.get(key))
+            self._keyspace.read(key, partial(self._done, respond))
 
     def _confirmed(self, key: str, respond: Respond, failure: Failure | None) -> None:
         """The cluster has said whether this replica may answer a linearizable read."""
-        self._done(respond, self._keyspace.get(key) if failure is None else failure)
+        if failure is None:
+            self._keyspace.read(key, partial(self._done, respond))
+        else:
+            self._done(respond, failure)
 
     def _done(self, respond: Respond, result: Result | Failure, *, terse: bool = False) -> None:
         """Answer with a result, or with why there is none."""

@@ -1,0 +1,119 @@
+"""A service without Raft: one process, no log.  What consensus costs is measured against it.
+
+``linearizable``: operations take effect one after another, in the order in which they came.  ``unsafe``: nothing
+keeps two operations apart; with a store that is awaited, one may decide on what another is just about to change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from typing import Generic, cast
+
+from common_raft.drivers.machine import (
+    AsyncStateMachine,
+    Command,
+    Done,
+    ProposalError,
+    ReadDone,
+    Result,
+    StateMachine,
+)
+from common_raft.drivers.proposals import MAX_COMMANDS, STOPPED, TOO_MANY
+
+log = logging.getLogger(__name__)
+
+TERM = 1
+
+
+class StandaloneNode(Generic[Command, Result]):
+    """Stands where an `AsyncioNode` stands, in the running loop; it leads itself."""
+
+    appends_sent = 0
+    appends_received = 0
+    problem: str | None = None
+    term = TERM
+
+    def __init__(
+        self,
+        node_id: int,
+        name: str,
+        cluster_id: int,
+        machine: StateMachine[Command, Result] | AsyncStateMachine[Command, Result],
+        *,
+        linearizable: bool,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._machine = machine
+        self._awaits = inspect.iscoroutinefunction(machine.apply)
+        self._at_once = 1 if linearizable else MAX_COMMANDS
+        self.id, self.name, self.cluster_id = node_id, name, cluster_id
+        self.leader = node_id
+        self.applied = machine.applied
+        self.failed: asyncio.Future[BaseException] = self._loop.create_future()
+        self._since = self._loop.time()
+        self._waiting: deque[tuple[Command, Done[Result]]] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    @property
+    def leader_seconds(self) -> float:
+        return self._loop.time() - self._since
+
+    async def start(self) -> None:
+        """Nothing has to be agreed upon."""
+
+    async def close(self) -> None:
+        """Finishes what is under way; what waits behind it gets an error."""
+        self._stopped = True
+        while self._waiting:
+            self._waiting.popleft()[1](ProposalError(STOPPED))
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def propose(self, command: Command, done: Done[Result]) -> None:
+        """Applies ``command``; ``done`` gets its result, or a ProposalError."""
+        if self._stopped:
+            done(ProposalError(STOPPED))
+        elif not self._awaits:
+            machine = cast(StateMachine[Command, Result], self._machine)
+            self.applied += 1
+            [results] = machine.apply([(machine.encode([command]), True)], machine.applied + 1)
+            assert results is not None
+            done(results[0])
+        elif len(self._waiting) >= MAX_COMMANDS:
+            done(ProposalError(TOO_MANY))
+        else:
+            self._waiting.append((command, done))
+            if len(self._under_way) < self._at_once:
+                task = self._loop.create_task(self._apply_waiting())
+                self._under_way.add(task)
+                task.add_done_callback(self._under_way.discard)
+
+    def read_index(self, done: ReadDone) -> None:
+        """What was acknowledged is applied here: every read is linearizable."""
+        done(ProposalError(STOPPED) if self._stopped else None)
+
+    async def _apply_waiting(self) -> None:
+        machine = cast(AsyncStateMachine[Command, Result], self._machine)
+        while self._waiting:
+            command, done = self._waiting.popleft()
+            self.applied += 1
+            try:
+                # There is no log that could be applied again: an index that the store has not seen will do.
+                [results] = await machine.apply([(machine.encode([command]), True)], machine.applied + 1)
+            except ConnectionError as error:
+                self.problem = str(error)
+                done(ProposalError(self.problem))
+            except Exception as error:
+                log.debug("applying failed", exc_info=True)
+                done(ProposalError(STOPPED))
+                self._stopped = True
+                if not self.failed.done():
+                    self.failed.set_result(error)
+            else:
+                self.problem = None
+                assert results is not None
+                done(results[0])
