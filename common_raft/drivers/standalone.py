@@ -55,7 +55,8 @@ class StandaloneNode(Generic[Command, Result]):
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
         self._since = self._loop.time()
         self._waiting: deque[tuple[Command, Done[Result]]] = deque()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
 
     @property
@@ -70,8 +71,8 @@ class StandaloneNode(Generic[Command, Result]):
         self._stopped = True
         while self._waiting:
             self._waiting.popleft()[1](ProposalError(STOPPED))
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def propose(self, command: Command, done: Done[Result]) -> None:
         """Applies ``command``; ``done`` gets its result, or a ProposalError."""
@@ -87,16 +88,24 @@ class StandaloneNode(Generic[Command, Result]):
             done(ProposalError(TOO_MANY))
         else:
             self._waiting.append((command, done))
-            if len(self._under_way) < self._at_once:
+            if self._running < self._at_once:
+                self._running += 1
                 task = self._loop.create_task(self._apply_waiting())
-                self._under_way.add(task)
-                task.add_done_callback(self._under_way.discard)
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
     def read_index(self, done: ReadDone) -> None:
         """What was acknowledged is applied here: every read is linearizable."""
         done(ProposalError(STOPPED) if self._stopped else None)
 
     async def _apply_waiting(self) -> None:
+        try:
+            await self._apply_all()
+        finally:
+            # In the same moment in which nothing waited any more: the next operation starts a new task.
+            self._running -= 1
+
+    async def _apply_all(self) -> None:
         machine = cast(AsyncStateMachine[Command, Result], self._machine)
         while self._waiting:
             command, done = self._waiting.popleft()

@@ -21,7 +21,8 @@ class SharedReads:
         self._keyspace = keyspace
         self._at_once = at_once
         self._waiting: list[tuple[str, ReadDone]] = []
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
 
     @property
     def index(self) -> int:
@@ -30,13 +31,21 @@ class SharedReads:
     def read(self, key: str, done: ReadDone) -> None:
         """Calls ``done`` later, in the loop, with what the key holds, or with why that cannot be read."""
         self._waiting.append((key, done))
-        if len(self._under_way) < self._at_once:
+        if self._running < self._at_once:
+            self._running += 1
             # A task starts at the end of the loop's turn: what else is read in this turn comes along.
             task = asyncio.get_running_loop().create_task(self._run())
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _run(self) -> None:
+        try:
+            await self._read_waiting()
+        finally:
+            # In the same moment in which nothing waited any more: the next read starts a new task.
+            self._running -= 1
+
+    async def _read_waiting(self) -> None:
         while self._waiting:
             waiting, self._waiting = self._waiting, []
             try:

@@ -210,3 +210,21 @@ def step(model: dict[str, Node], index: int, command: Command, result: Result) -
     if value is None:
         del model[command.key]
     return index
+
+
+def test_the_hash_map_knows_its_tree_and_its_expiry_order() -> None:
+    store = HashMapStore()
+    keys = ["/d", "/d/b", "/d/a", "/d/a/x", "/da", "/c"]
+    store.write([Node(key, "", 1, 1) for key in keys], [], 1, 1)
+    assert [node.key for node in store.children("/")] == ["/c", "/d", "/da"]
+    assert [node.key for node in store.children("/d")] == ["/d/a", "/d/b"]
+    assert [node.key for node in store.descendants("/d")] == ["/d/a", "/d/a/x", "/d/b"]
+    store.write(
+        [Node(key, "", 2, 1, expiration=due) for key, due in (("/c", 9), ("/d/b", 5), ("/da", 5))], [], 2, 2
+    )
+    assert [node.key for node in store.expired(8)] == ["/d/b", "/da"]
+    assert [node.key for node in store.expired(9)] == ["/d/b", "/da", "/c"]
+    store.write([Node("/da", "", 3, 1)], ["/d/b", "/d/a/x", "/c"], 3, 3)
+    assert store.expired(9) == []
+    assert [node.key for node in store.descendants("/")] == ["/d", "/d/a", "/da"]
+    assert store.children("/d/a") == []

@@ -50,6 +50,23 @@ def test_the_environment_sets_flags_and_the_command_line_wins() -> None:
     assert (settings.name, settings.data_dir, settings.fsync) == ("b", Path("/d"), False)
 
 
+@pytest.mark.parametrize("mode", ["linearizable", "unsafe"])
+def test_a_service_without_raft_takes_clients_flags_alone(mode: str) -> None:
+    assert parse("--standalone", mode).standalone == mode
+    complaint = (
+        f"--standalone {mode} runs without Raft, log and peers: leave out --data-dir, --initial-cluster"
+    )
+    with pytest.raises(FlagError, match=complaint):
+        parse("--standalone", mode, "--data-dir=d", RAFTSTACKS_INITIAL_CLUSTER=THREE)
+
+
+def test_only_a_variant_with_a_database_takes_a_url_of_one() -> None:
+    url = "sqlite:///file"
+    assert parse_flags("v1.x", ["s"], ["--database-url", url], {}, takes_database=True).database_url == url
+    with pytest.raises(FlagError, match="unrecognized arguments: --database-url"):
+        parse("--database-url", url)
+
+
 @pytest.mark.parametrize(("flag", "fsync"), [("--unsafe-no-fsync", False), ("--unsafe-no-fsync=false", True)])
 def test_a_boolean_flag_stands_alone_or_with_a_value(flag: str, fsync: bool) -> None:
     assert parse(flag).fsync is fsync
