@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import uvloop
 
-from common_raft.drivers.asyncio import AsyncioNode, NodeOptions
+from common_raft.drivers.asyncio import AsyncioNode
 from common_raft.drivers.machine import AsyncStateMachine, StateMachine
+from common_raft.drivers.options import NodeOptions
 from common_raft.drivers.standalone import StandaloneNode
 from common_raft.keyspace import Command, Keyspace, Result
 from common_raft.keyspace.hashmap import HashMapStore

@@ -9,9 +9,11 @@ import pytest
 import uvloop
 
 from common_raft.core import Role
-from common_raft.drivers.asyncio import LEADER_CHANGED, AsyncioNode, NodeOptions
+from common_raft.drivers.asyncio import AsyncioNode
 from common_raft.drivers.envelope import seal
 from common_raft.drivers.machine import ProposalError
+from common_raft.drivers.member import LEADER_CHANGED
+from common_raft.drivers.options import NodeOptions
 from common_raft.drivers.proposals import STOPPED
 from common_raft.storage import Wal, WriteFailed
 from common_raft.testing.processes import free_ports

@@ -9,27 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from random import uniform
 from typing import cast
 
-from common_raft.transport.codec import FrameError, FrameReader, encode_frame
+from common_raft.transport.codec import FrameError, encode_frame
+from common_raft.transport.links import (
+    CONNECT_SECONDS,
+    HELLO_SECONDS,
+    MAX_BUFFERED_BYTES,
+    MAX_STRANGERS,
+    NO_HELLO,
+    TOO_MANY_STRANGERS,
+    Address,
+    Dialling,
+    Identity,
+    Incoming,
+)
 from common_raft.transport.messages import Hello, PeerMessage, Refusal
 
 log = logging.getLogger(__name__)
 
-Address = tuple[str, int]
 OnMessages = Callable[[list[PeerMessage]], None]
 OnUnreachable = Callable[[int], None]
-
-#: What a peer that does not read may leave in our memory: above a leader's in-flight limit, so that flow control
-#: acts first, and dropping is for peers that hang.
-MAX_BUFFERED_BYTES = 96 << 20
-HELLO_SECONDS = 5.0
-CONNECT_SECONDS = 2.0
-FIRST_BACKOFF_SECONDS = 0.05
-LAST_BACKOFF_SECONDS = 1.0
-#: Connections that have not said yet who they are; a mesh needs one for each peer.
-MAX_STRANGERS = 64
 
 
 class AsyncioTransport:
@@ -44,8 +44,7 @@ class AsyncioTransport:
         on_messages: OnMessages,
         on_unreachable: OnUnreachable,
     ) -> None:
-        self.node_id = node_id
-        self.cluster_id = cluster_id
+        self.identity = Identity(node_id, cluster_id, frozenset(peers))
         self.on_messages = on_messages
         self._listen = list(listen)
         self._links = {
@@ -78,9 +77,6 @@ class AsyncioTransport:
             if link.queued:
                 link.flush()
 
-    def knows(self, peer: int) -> bool:
-        return peer in self._links
-
     async def close(self) -> None:
         for server in self._servers:
             server.close()
@@ -99,7 +95,7 @@ class _Link(asyncio.Protocol):
         self._on_unreachable = on_unreachable
         self._transport: asyncio.WriteTransport | None = None
         self._lost: asyncio.Event = asyncio.Event()
-        self._reader = FrameReader()
+        self._dialling = Dialling(hello.to, address)
         self._task: asyncio.Task[None] | None = None
         self.queued: list[bytes] = []
 
@@ -119,26 +115,16 @@ class _Link(asyncio.Protocol):
 
     async def _keep_dialling(self) -> None:
         loop = asyncio.get_running_loop()
-        backoff = FIRST_BACKOFF_SECONDS
-        said: str | None = None
         while True:
             self._lost.clear()
             began = loop.time()
             try:
                 await asyncio.wait_for(loop.create_connection(lambda: self, *self._address), CONNECT_SECONDS)
             except (OSError, TimeoutError) as error:
-                problem = str(error) or type(error).__name__
-                if problem != said:  # once, not with every attempt
-                    log.warning("cannot reach peer %x at %s:%d: %s", self._hello.to, *self._address, problem)
-                    said = problem
+                self._dialling.failed(error)
             if self._transport is not None:  # also when it was made just as the time was up
-                log.info("connected to peer %x at %s:%d", self._hello.to, *self._address)
-                said = None
                 await self._lost.wait()
-            # A link that held for a while is dialled again at once, one that breaks at once backs off.
-            lasted = loop.time() - began > LAST_BACKOFF_SECONDS and said is None
-            backoff = FIRST_BACKOFF_SECONDS if lasted else min(backoff * 2, LAST_BACKOFF_SECONDS)
-            await asyncio.sleep(uniform(backoff / 2, backoff))  # spread out: all peers dial a restarted node
+            await asyncio.sleep(self._dialling.pause(loop.time() - began))
 
     def queue(self, message: PeerMessage) -> None:
         if not self.connected:
@@ -161,20 +147,13 @@ class _Link(asyncio.Protocol):
             transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._reader = FrameReader()
         self._transport = cast(asyncio.WriteTransport, transport)
+        self._dialling.connected()
         self._transport.write(encode_frame(self._hello))
 
     def data_received(self, data: bytes) -> None:
-        """Nothing comes this way but the reason why the peer will not listen."""
-        try:
-            for frame in self._reader.feed(data):
-                if isinstance(frame, Refusal):
-                    log.error("peer %x refused this node: %s", self._hello.to, frame.reason)
-        except FrameError as error:
-            log.error("peer %x at %s:%d: %s", self._hello.to, *self._address, error)  # noqa: TRY400
-            if self._transport is not None:
-                self._transport.close()
+        if not self._dialling.heard(data) and self._transport is not None:
+            self._transport.close()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._transport = None
@@ -188,8 +167,8 @@ class _Inbound(asyncio.Protocol):
 
     def __init__(self, owner: AsyncioTransport) -> None:
         self._owner = owner
-        self._reader = FrameReader()
-        self._sender: int | None = None
+        self._incoming = Incoming(owner.identity)
+        self._sender: int | None = None  # once it was let in
         self._transport: asyncio.WriteTransport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._name = "?"
@@ -198,49 +177,28 @@ class _Inbound(asyncio.Protocol):
         self._transport = cast(asyncio.WriteTransport, transport)
         self._name = "{}:{}".format(*(transport.get_extra_info("peername") or ("?", 0))[:2])
         if len(self._owner.strangers) >= MAX_STRANGERS:
-            self._refuse(f"{MAX_STRANGERS} connections have not said yet who they are")
+            self._refuse(TOO_MANY_STRANGERS)
             return
         self._owner.strangers.add(self)
-        self._deadline = asyncio.get_running_loop().call_later(
-            HELLO_SECONDS, self._refuse, f"no hello within {HELLO_SECONDS:g} seconds"
-        )
+        self._deadline = asyncio.get_running_loop().call_later(HELLO_SECONDS, self._refuse, NO_HELLO)
 
     def data_received(self, data: bytes) -> None:
         messages: list[PeerMessage] = []
         try:
-            for frame in self._reader.feed(data):
-                if self._sender is None:
-                    self._greet(frame)
-                elif isinstance(frame, Hello | Refusal):
-                    raise FrameError(f"{type(frame).__name__} in the middle of a connection")
-                elif frame.sender != self._sender or frame.to != self._owner.node_id:
-                    raise FrameError(
-                        f"message from {frame.sender:x} to {frame.to:x} on {self._sender:x}'s link"
-                    )
-                else:
-                    messages.append(frame)
+            self._incoming.feed(data, messages)
         except FrameError as error:
             self._refuse(str(error))
+        else:
+            if self._sender is None and self._incoming.sender is not None:
+                self._let_in(self._incoming.sender)
         if messages:
             self._owner.on_messages(messages)
 
-    def _greet(self, frame: object) -> None:
-        owner = self._owner
-        if not isinstance(frame, Hello):
-            raise FrameError(f"{type(frame).__name__} before the hello")
-        if frame.cluster_id != owner.cluster_id:
-            raise FrameError(
-                f"cluster id mismatch: got {frame.cluster_id:x}, this node's is {owner.cluster_id:x}; "
-                "compare --initial-cluster and --initial-cluster-token"
-            )
-        if not owner.knows(frame.sender):
-            raise FrameError(f"{frame.sender:x} is not a member of this cluster")
-        if frame.to != owner.node_id:
-            raise FrameError(f"hello for {frame.to:x}, but this is {owner.node_id:x}")
+    def _let_in(self, sender: int) -> None:
         self._forget_stranger()
-        self._sender = frame.sender
-        before = owner.inbound.get(frame.sender)
-        owner.inbound[frame.sender] = self
+        self._sender = sender
+        before = self._owner.inbound.get(sender)
+        self._owner.inbound[sender] = self
         if before is not None:
             before.close()  # the peer dialled anew: the old connection is dead, even where TCP has not noticed
 

@@ -1,0 +1,26 @@
+"""What a member of a cluster is told when it is made, whoever drives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from common_raft.transport.links import Address
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """Who a node is and how it keeps time.  Times are in seconds."""
+
+    id: int
+    name: str
+    cluster_id: int
+    listen: Sequence[Address]
+    peers: Mapping[int, Address]  #: the other members
+    heartbeat_interval: float = 0.1
+    election_timeout: float = 1.0
+
+    @property
+    def request_timeout(self) -> float:
+        """As etcd's ReqTimeout: 5 s for the work, and twice an election timeout for a leader to be found."""
+        return 5.0 + 2 * self.election_timeout
