@@ -66,6 +66,10 @@ class AsyncioTransport:
     def is_connected(self, peer: int) -> bool:
         return self._links[peer].connected
 
+    def hears(self, peer: int) -> bool:
+        """Whether there is a connection that the peer sends on."""
+        return peer in self.inbound
+
     def send(self, message: PeerMessage) -> None:
         """Queues a message for its ``to``; `flush` sends what is queued, one write for each peer."""
         link = self._links.get(message.to)

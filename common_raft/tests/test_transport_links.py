@@ -1,0 +1,272 @@
+"""Links between nodes, over real sockets: who is let in, who is not, and what happens when a link ends.
+
+Each test runs with links on an event loop and with links on threads, and with one of each where two members meet.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+
+from common_raft.core.messages import Heartbeat
+from common_raft.transport.asyncio import AsyncioTransport
+from common_raft.transport.blocking import BlockingTransport
+from common_raft.transport.codec import FrameReader, encode_frame
+from common_raft.transport.messages import ForwardedProposals, Hello, PeerMessage, Refusal
+
+CLUSTER = 77
+ONE, TWO = 1, 2
+Transport = type[AsyncioTransport] | type[BlockingTransport]
+KINDS = {"asyncio": AsyncioTransport, "blocking": BlockingTransport}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Transport:
+    return KINDS[request.param]
+
+
+@pytest.fixture(params=KINDS)
+def other(request: pytest.FixtureRequest) -> Transport:
+    return KINDS[request.param]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Member:
+    """A transport that remembers what happened to it."""
+
+    def __init__(
+        self, kind: Transport, node_id: int, port: int, peers: dict[int, int], cluster_id: int = CLUSTER
+    ) -> None:
+        self.received: list[PeerMessage] = []
+        self.unreachable: list[int] = []
+        self.port = port
+        self.transport = kind(
+            node_id,
+            cluster_id,
+            [("127.0.0.1", port)],
+            {peer: ("127.0.0.1", peer_port) for peer, peer_port in peers.items()},
+            self.received.extend,
+            self.unreachable.append,
+        )
+
+    async def start(self) -> None:
+        await self._finish(self.transport.start())
+
+    async def close(self) -> None:
+        await self._finish(self.transport.close())
+
+    async def _finish(self, begun: Awaitable[None] | None) -> None:
+        if begun is not None:  # threads have done it by now
+            await begun
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    uvloop.run(scenario())
+
+
+async def two_members(kind: Transport, other: Transport) -> tuple[Member, Member]:
+    ports = {ONE: free_port(), TWO: free_port()}
+    one = Member(kind, ONE, ports[ONE], {TWO: ports[TWO]})
+    two = Member(other, TWO, ports[TWO], {ONE: ports[ONE]})
+    for member in (one, two):
+        await member.start()
+    await until(lambda: one.transport.is_connected(TWO) and two.transport.is_connected(ONE))
+    return one, two
+
+
+def test_what_one_member_sends_the_other_receives_in_order(kind: Transport, other: Transport) -> None:
+    async def scenario() -> None:
+        one, two = await two_members(kind, other)
+        sent = [Heartbeat(TWO, ONE, 1, 0, round_) for round_ in range(100)]
+        for message in sent:
+            one.transport.send(message)
+        one.transport.flush()
+        await until(lambda: len(two.received) == len(sent))
+        assert two.received == sent
+        await one.close()
+        await two.close()
+
+    run(scenario)
+
+
+def test_a_peer_that_restarts_is_reached_again_and_was_reported_unreachable(
+    kind: Transport, other: Transport
+) -> None:
+    async def scenario() -> None:
+        one, two = await two_members(kind, other)
+        await two.close()
+        await until(lambda: not one.transport.is_connected(TWO))
+        assert TWO in one.unreachable
+        one.unreachable.clear()
+        one.transport.send(Heartbeat(TWO, ONE, 1, 0, 0))
+        assert one.unreachable == [TWO]  # dropped, not kept: Raft repeats what matters
+        again = Member(other, TWO, two.port, {ONE: one.port})
+        await again.start()
+        await until(lambda: one.transport.is_connected(TWO))
+        one.transport.send(Heartbeat(TWO, ONE, 1, 0, 1))
+        one.transport.flush()
+        await until(lambda: bool(again.received))
+        assert again.received == [Heartbeat(TWO, ONE, 1, 0, 1)]
+        await one.close()
+        await again.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "not a frame"),
+        (encode_frame(Hello(ONE, TWO, CLUSTER + 1)), "cluster id mismatch"),
+        (encode_frame(Hello(ONE, 99, CLUSTER)), "not a member"),
+        (encode_frame(Hello(TWO, TWO, CLUSTER)), "hello for 2"),
+        (encode_frame(Heartbeat(ONE, TWO, 1, 0, 0)), "before the hello"),
+        (encode_frame(Hello(ONE, TWO, CLUSTER)) * 2, "in the middle"),
+        (encode_frame(Hello(ONE, TWO, CLUSTER)) + encode_frame(Heartbeat(ONE, 99, 1, 0, 0)), "from 63 to 1"),
+        (encode_frame(Hello(ONE, TWO, CLUSTER)) + encode_frame(Heartbeat(TWO, TWO, 1, 0, 0)), "from 2 to 2"),
+    ],
+)
+def test_whoever_is_no_peer_is_refused_with_the_reason_and_the_member_goes_on(
+    kind: Transport, said: bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        member = Member(kind, ONE, free_port(), {TWO: free_port()})
+        await member.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", member.port)
+        writer.write(said)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        (refusal,) = FrameReader().feed(answer)
+        assert isinstance(refusal, Refusal)
+        assert reason in refusal.reason
+        assert member.received == []
+        writer.close()
+        # A proper peer is let in afterwards.
+        reader, writer = await asyncio.open_connection("127.0.0.1", member.port)
+        writer.write(encode_frame(Hello(ONE, TWO, CLUSTER)) + encode_frame(Heartbeat(ONE, TWO, 1, 0, 0)))
+        await until(lambda: member.received == [Heartbeat(ONE, TWO, 1, 0, 0)])
+        writer.close()
+        await member.close()
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario)
+    assert reason in caplog.text
+
+
+def test_a_member_learns_why_it_is_refused(
+    kind: Transport, other: Transport, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        ports = {ONE: free_port(), TWO: free_port()}
+        one = Member(kind, ONE, ports[ONE], {TWO: ports[TWO]})
+        stranger = Member(other, TWO, ports[TWO], {ONE: ports[ONE]}, cluster_id=CLUSTER + 1)
+        await one.start()
+        await stranger.start()
+        await until(lambda: "peer 2 refused this node: cluster id mismatch" in caplog.text)
+        await one.close()
+        await stranger.close()
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario)
+
+
+def test_a_peer_that_dials_anew_replaces_its_old_connection(kind: Transport) -> None:
+    async def scenario() -> None:
+        member = Member(kind, ONE, free_port(), {TWO: free_port()})
+        await member.start()
+        first, first_writer = await asyncio.open_connection("127.0.0.1", member.port)
+        first_writer.write(encode_frame(Hello(ONE, TWO, CLUSTER)))
+        await until(lambda: member.transport.hears(TWO))
+        _, second = await asyncio.open_connection("127.0.0.1", member.port)
+        second.write(encode_frame(Hello(ONE, TWO, CLUSTER)) + encode_frame(Heartbeat(ONE, TWO, 1, 0, 0)))
+        assert await asyncio.wait_for(first.read(), 10) == b""
+        await until(lambda: len(member.received) == 1)
+        for writer in (first_writer, second):
+            writer.close()
+        await member.close()
+
+    run(scenario)
+
+
+def test_an_address_in_use_is_an_error_at_the_start(kind: Transport) -> None:
+    async def scenario() -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            member = Member(kind, ONE, taken.getsockname()[1], {})
+            with pytest.raises(OSError, match="in use"):
+                await member.start()
+
+    run(scenario)
+
+
+def test_whoever_never_says_hello_is_refused_in_time(
+    kind: Transport, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in ("asyncio", "blocking"):
+        monkeypatch.setattr(f"common_raft.transport.{module}.HELLO_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        member = Member(kind, ONE, free_port(), {TWO: free_port()})
+        await member.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", member.port)
+        (refusal,) = FrameReader().feed(await asyncio.wait_for(reader.read(), 10))
+        assert isinstance(refusal, Refusal)
+        assert "no hello" in refusal.reason
+        writer.close()
+        await member.close()
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario)
+    assert "no hello" in caplog.text
+
+
+def test_a_peer_that_does_not_read_costs_bounded_memory_and_no_time(
+    kind: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("asyncio", "blocking"):
+        monkeypatch.setattr(f"common_raft.transport.{module}.MAX_BUFFERED_BYTES", 8 << 20)
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            silent.settimeout(10)
+            member = Member(kind, ONE, free_port(), {TWO: silent.getsockname()[1]})
+            await member.start()
+            connection, _ = await asyncio.to_thread(silent.accept)
+            await until(lambda: member.transport.is_connected(TWO))
+            megabyte = ForwardedProposals(TWO, ONE, [bytes(1 << 20)])
+            for _ in range(64):
+                member.transport.send(megabyte)
+                member.transport.flush()
+            assert TWO in member.unreachable  # some were dropped
+            taken = 0
+            connection.settimeout(2)
+            try:
+                while data := await asyncio.to_thread(connection.recv, 1 << 20):
+                    taken += len(data)
+            except TimeoutError:
+                pass
+            assert 8 << 20 <= taken < 32 << 20
+            # Now that it reads, it is served again.
+            member.transport.send(Heartbeat(TWO, ONE, 1, 0, 7))
+            member.transport.flush()
+            assert (await asyncio.to_thread(connection.recv, 1 << 20)).endswith(
+                encode_frame(Heartbeat(TWO, ONE, 1, 0, 7))
+            )
+            connection.close()
+            await member.close()
+
+    run(scenario)
