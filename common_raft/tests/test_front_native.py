@@ -127,7 +127,7 @@ def test_the_client_is_told_to_go_on_only_after_earlier_answers(served: Served) 
         )
         wait_for(lambda: served.node.held)
         held, served.node.held = served.node.held, None
-        served.in_loop(held[0])
+        served.give(held[0])
         data = b""
         while not data.endswith(b"HTTP/1.1 100 Continue\r\n\r\n"):
             data += client.recv(1000)
@@ -217,7 +217,7 @@ def test_a_refusal_waits_for_the_answers_before_it(served: Served) -> None:
         with pytest.raises(TimeoutError):
             client.recv(1)
         client.settimeout(5)
-        served.in_loop(held[0])
+        served.give(held[0])
         answer = read_until_closed(client)
     assert answer.startswith(b"HTTP/1.1 404")
     assert answer.endswith(refusal("400 Bad Request"))
@@ -236,7 +236,7 @@ def test_answers_go_out_in_the_order_of_requests(served: Served) -> None:
         wait_for(lambda: served.node.held)
         time.sleep(0.05)
         assert len(served.node.held) == 1  # the next begins when this one is answered
-        served.in_loop(served.node.release)
+        served.give(served.node.release)
         answers = read_until_closed(client)
     served.node.held = None
     assert re.findall(rb'"value":"(\d)"', answers) == [b"0", b"1", b"2", b"3", b"4"]
@@ -250,7 +250,7 @@ def test_a_read_pipelined_behind_a_write_sees_the_write(served: Served) -> None:
     with served.connect() as client:
         client.sendall(put + get + LAST)
         wait_for(lambda: served.node.held)
-        served.in_loop(served.node.release)
+        served.give(served.node.release)
         answers = read_until_closed(client)
     served.node.held = None
     assert b'{"action":"get","node":{"key":"/piped","value":"new"' in answers
@@ -275,7 +275,7 @@ def test_only_so_many_requests_of_a_connection_wait_and_none_is_lost(served: Ser
                 answer()
             done = True
 
-        served.in_loop(release)
+        served.give(release)
         answers = read_until_closed(client)
     assert done
     assert answers.count(b"HTTP/1.1 404") == count
@@ -317,7 +317,7 @@ def test_a_half_closed_client_still_gets_its_answer(served: Served) -> None:
         wait_for(lambda: served.node.held)
         time.sleep(0.05)
         held, served.node.held = served.node.held, None
-        served.in_loop(held[0])
+        served.give(held[0])
         assert read_until_closed(client).startswith(b"HTTP/1.1 404")
 
 
@@ -331,7 +331,7 @@ def test_a_client_that_ends_in_the_middle_of_a_request_is_not_kept(served: Serve
         wait_for(lambda: served.node.held)
         time.sleep(0.05)
         held, served.node.held = served.node.held, None
-        served.in_loop(held[0])
+        served.give(held[0])
         assert read_until_closed(client).startswith(b"HTTP/1.1 404")
 
 
@@ -379,7 +379,7 @@ def test_slow_idle_and_deaf_clients_are_cut_and_waiting_ones_are_not(monkeypatch
         assert read_until_closed(deaf).count(b"HTTP/1.1 200 OK") < 100
         wait_for(lambda: served.node.held)
         held, served.node.held = served.node.held, None
-        served.in_loop(held[0])
+        served.give(held[0])
         assert read_answer(waiting).status == 200
         for client in (idle, slow, trickling, deaf, waiting):
             client.close()

@@ -1,5 +1,6 @@
 """A node that is a cluster by itself: it applies at once what is proposed, without Raft, disk or network."""
 
+import threading
 from collections.abc import Callable
 
 from common_raft.keyspace import Command, HashMapStore, Keyspace, Result
@@ -61,3 +62,19 @@ class FakeNode:
         assert self.held is not None
         while self.held:
             self.held.pop()()
+
+
+class BlockingFakeNode(FakeNode):
+    """The same for threads: whoever asks waits for the answer, and is called back before the call returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._one_at_a_time = threading.Lock()
+
+    def _answer(self, call: Callable[[], None]) -> None:
+        if self.held is not None:
+            go_on = threading.Event()
+            self.held.append(go_on.set)
+            go_on.wait()
+        with self._one_at_a_time:
+            call()

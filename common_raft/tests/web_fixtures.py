@@ -11,13 +11,16 @@ from typing import NamedTuple
 
 import uvloop
 
-from common_raft.tests.web_fakes import FakeNode
+from common_raft.tests.web_fakes import BlockingFakeNode, FakeNode
+from common_raft.web import flask_servers
 from common_raft.web.etcd_v2 import EtcdV2
+from common_raft.web.flask_servers import FLASK_SERVERS
 from common_raft.web.limits import Limits
-from common_raft.web.servers import SERVERS, Running
+from common_raft.web.servers import SERVERS
 
 FORM = "application/x-www-form-urlencoded"
-FRONTS = sorted(SERVERS)
+FLASK = [f"flask-{name}" for name in sorted(FLASK_SERVERS)]
+FRONTS = sorted(SERVERS) + FLASK
 
 
 class Answer(NamedTuple):
@@ -27,54 +30,29 @@ class Answer(NamedTuple):
 
 
 class Served:
-    """A front that serves a fake node."""
+    """A front that serves a fake node; made by `served_by`."""
 
-    def __init__(self, front: str, limits: Limits) -> None:
-        self.node = FakeNode()
+    def __init__(self, front: str, limits: Limits, node: FakeNode) -> None:
+        self.node = node
+        self.api = EtcdV2(node, node.keyspace)
         self.port = free_port()
         self.front = front
-        self._limits = limits
-        self._ready = threading.Event()
-        self._stop: asyncio.Event
-        self._loop: asyncio.AbstractEventLoop
-        self.running: Running
-        self.api: EtcdV2
-        self.failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=f"front-{front}", daemon=True)
+        self.limits = limits
 
     def start(self) -> None:
-        self._thread.start()
-        assert self._ready.wait(20), f"{self.front} did not start"
-        if self.failure is not None:
-            raise self.failure
+        raise NotImplementedError
 
     def stop(self) -> None:
         """Does nothing the second time."""
-        if not self._thread.is_alive():
-            return
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
-        assert not self._thread.is_alive(), f"{self.front} did not stop"
+        raise NotImplementedError
 
-    def in_loop(self, function: object, *arguments: object) -> None:
-        """Call a function in the front's loop, without waiting for it."""
-        self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
+    def give(self, answer: Callable[[], None]) -> None:
+        """Lets an answer that the node held go, where the front expects it; does not wait for that."""
+        raise NotImplementedError
 
-    def _run(self) -> None:
-        try:
-            uvloop.run(self._serve())
-        except BaseException as failure:
-            self.failure = failure
-            self._ready.set()
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        self.api = EtcdV2(self.node, self.node.keyspace)
-        self.running = await SERVERS[self.front]([("127.0.0.1", self.port)], self.api, self._limits)
-        self._ready.set()
-        await self._stop.wait()
-        await self.running.close(grace=2.0)
+    @property
+    def listen(self) -> list[tuple[str, int]]:
+        return [("127.0.0.1", self.port)]
 
     def ask(
         self, method: str, target: str, body: str | bytes = b"", content_type: str | None = FORM
@@ -85,9 +63,75 @@ class Served:
         return connect(self.port)
 
 
+class ServedInLoop(Served):
+    """In an event loop, in a thread of its own."""
+
+    def __init__(self, front: str, limits: Limits) -> None:
+        super().__init__(front, limits, FakeNode())
+        self._ready = threading.Event()
+        self._stop: asyncio.Event
+        self._loop: asyncio.AbstractEventLoop
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=f"front-{front}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._ready.wait(20), f"{self.front} did not start"
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        if not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive(), f"{self.front} did not stop"
+
+    def give(self, answer: Callable[[], None]) -> None:
+        self._loop.call_soon_threadsafe(answer)
+
+    def _run(self) -> None:
+        try:
+            uvloop.run(self._serve())
+        except BaseException as failure:
+            self._failure = failure
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        running = await SERVERS[self.front](self.listen, self.api, self.limits)
+        self._ready.set()
+        await self._stop.wait()
+        await running.close(grace=2.0)
+
+
+class ServedInThreads(Served):
+    def __init__(self, front: str, limits: Limits) -> None:
+        super().__init__(front, limits, BlockingFakeNode())
+        self._running: flask_servers.Running | None = None
+
+    def start(self) -> None:
+        self._running = FLASK_SERVERS[self.front.removeprefix("flask-")](self.listen, self.api, self.limits)
+
+    def stop(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.close(grace=2.0)
+            running.wait()
+
+    def give(self, answer: Callable[[], None]) -> None:
+        answer()
+
+
+def served_by(front: str, limits: Limits | None = None) -> Served:
+    kind = ServedInThreads if front in FLASK else ServedInLoop
+    return kind(front, limits or Limits())
+
+
 @contextmanager
 def serving(front: str, limits: Limits | None = None) -> Iterator[Served]:
-    served = Served(front, limits or Limits())
+    served = served_by(front, limits)
     served.start()
     try:
         yield served

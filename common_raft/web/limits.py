@@ -14,6 +14,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     header_bytes: int = 1 << 20  # net/http's DefaultMaxHeaderBytes
     body_bytes: int = 1536 << 10  # etcd's --max-request-bytes
     connections: int = 16_384  # each costs some 10 KiB here and a socket in the kernel
+    threads: int = (
+        1024  # requests that are worked on at a time, where each has a thread; others wait for their turn
+    )
     pipelined: int = 128  # requests of one connection that may wait for their answers
     idle: float = 300.0  # without a request; etcd keeps such connections for ever
     request: float = 30.0  # from a request's first byte to its last

@@ -69,10 +69,15 @@ async def start_native(listen: Sequence[Address], api: EtcdV2, limits: Limits) -
 
 async def start_hypercorn(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> Running:
     """Starlette on hypercorn. Raises ListenError."""
+    from common_raft.web.fronts.starlette import application
+
+    return await serve_hypercorn(application(api, limits), listen, limits)
+
+
+async def serve_hypercorn(app: Any, listen: Sequence[Address], limits: Limits) -> Running:
+    """An ASGI application on hypercorn. Raises ListenError."""
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
-
-    from common_raft.web.fronts.starlette import application
 
     sockets = bind(listen, limits.backlog)
     config = Config()
@@ -85,15 +90,14 @@ async def start_hypercorn(listen: Sequence[Address], api: EtcdV2, limits: Limits
     config.h11_max_incomplete_size = limits.header_bytes
     config.graceful_timeout = 2
     stop = asyncio.Event()
-    app: Any = application(api, limits)
-    return _Task(serve(app, config, shutdown_trigger=stop.wait), stop.set)
+    return _Task(serve(app, config, shutdown_trigger=stop.wait, mode="asgi"), stop.set)
 
 
 async def start_granian(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> Running:
     """Starlette on granian. Raises ListenError."""
     from common_raft.web.fronts.starlette import application
 
-    addresses = _probe(listen, limits.backlog)
+    addresses = probe(listen, limits.backlog)
     app = application(api, limits)
     servers = [_granian(app, host, port, limits) for host, port in addresses]
 
@@ -130,7 +134,7 @@ def _granian(app: object, host: str, port: int, limits: Limits) -> Any:
     )
 
 
-def _probe(listen: Sequence[Address], backlog: int) -> list[Address]:
+def probe(listen: Sequence[Address], backlog: int) -> list[Address]:
     """The numeric addresses, found to be free just now: granian binds by itself, and says too little if it cannot."""
     sockets = bind(listen, backlog)
     try:
