@@ -5,29 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import uvloop
 
 from common_raft.drivers.asyncio import AsyncioNode
 from common_raft.drivers.machine import AsyncStateMachine, StateMachine
-from common_raft.drivers.options import NodeOptions
 from common_raft.drivers.standalone import StandaloneNode
 from common_raft.keyspace import Command, Keyspace, Result
 from common_raft.keyspace.hashmap import HashMapStore
-from common_raft.service.cluster import FlagError, Url
 from common_raft.service.flags import LINEARIZABLE, Settings
-from common_raft.service.run import ServiceStopped, one_line, open_wal
+from common_raft.service.parts import (
+    CLIENT_FLAG,
+    PEER_FLAG,
+    check_ports,
+    listening,
+    node_failed,
+    node_options,
+    places,
+    server_ended,
+)
+from common_raft.service.run import open_wal
 from common_raft.web.etcd_v2 import EtcdV2, Reader
-from common_raft.web.limits import Limits, bind
+from common_raft.web.limits import Limits
 from common_raft.web.servers import Running, Start
 
 log = logging.getLogger("raftstacks")
-T = TypeVar("T")
 
 Node = AsyncioNode[Command, Result] | StandaloneNode[Command, Result]
 
@@ -62,23 +68,21 @@ class ReactiveVariant:
 
 async def _serve(variant: ReactiveVariant, settings: Settings) -> None:
     stop = _stop_on_signals()
-    await _check_ports(settings)
+    check_ports(settings)
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(variant.open_state(settings))
         node = await _start_node(settings, state, stack)
         api = EtcdV2(node, state.reader)
         server = await _start_server(variant, settings, api)
         stack.push_async_callback(server.close)
-        log.info("%s: %s, server %s", variant.name, _places(settings, node), settings.server)
+        log.info("%s: %s, server %s", variant.name, places(settings, node), settings.server)
         ended = asyncio.get_running_loop().create_task(server.wait())
         ends: list[asyncio.Future[Any]] = [stop, node.failed, ended]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if node.failed.done():
-        raise ServiceStopped(f"stopped: {one_line(node.failed.result())}")
+        raise node_failed(node.failed.result())
     if not stop.done():
-        raise ServiceStopped(
-            f"stopped: server {settings.server} ended: {ended.exception() or 'nobody told it to'}"
-        )
+        raise server_ended(settings.server, ended.exception())
 
 
 async def _start_node(settings: Settings, state: State, stack: AsyncExitStack) -> Node:
@@ -94,66 +98,18 @@ async def _start_node(settings: Settings, state: State, stack: AsyncExitStack) -
     else:
         wal = open_wal(settings)
         stack.callback(wal.close)
-        node = AsyncioNode(_node_options(settings), wal, state.machine)
+        node = AsyncioNode(node_options(settings), wal, state.machine)
     stack.push_async_callback(node.close)
-    await _listening(node.start(), "listen-peer-urls", settings.listen_peer_urls)
+    with listening(PEER_FLAG, settings.listen_peer_urls):
+        await node.start()
     return node
 
 
 async def _start_server(variant: ReactiveVariant, settings: Settings, api: EtcdV2) -> Running:
     addresses = [url.address for url in settings.listen_client_urls]
     limits = Limits(body_bytes=settings.max_request_bytes)
-    start = variant.servers[settings.server](addresses, api, limits)
-    return await _listening(start, "listen-client-urls", settings.listen_client_urls)
-
-
-def _places(settings: Settings, node: Node) -> str:
-    clients = ", ".join(url.text for url in settings.listen_client_urls)
-    if settings.standalone:
-        return f"standalone ({settings.standalone}), answers clients at {clients}"
-    peers = ", ".join(url.text for url in settings.listen_peer_urls)
-    return (
-        f"member {node.id:x} of cluster {node.cluster_id:x}, answers clients at {clients}, peers at {peers}"
-    )
-
-
-def _node_options(settings: Settings) -> NodeOptions:
-    return NodeOptions(
-        id=settings.cluster.own_id,
-        name=settings.name,
-        cluster_id=settings.cluster.id,
-        listen=[url.address for url in settings.listen_peer_urls],
-        peers=settings.cluster.peers,
-        heartbeat_interval=settings.heartbeat_interval,
-        election_timeout=settings.election_timeout,
-    )
-
-
-async def _check_ports(settings: Settings) -> None:
-    """Finds out about a port in use before anything is written."""
-    listeners: list[socket.socket] = []
-    flags = {"listen-client-urls": settings.listen_client_urls}
-    if not settings.standalone:
-        flags["listen-peer-urls"] = settings.listen_peer_urls
-    try:
-        for flag, urls in flags.items():
-            listeners += await _listening(_bind(urls), flag, urls)
-    finally:
-        for listener in listeners:
-            listener.close()
-
-
-async def _bind(urls: Sequence[Url]) -> list[socket.socket]:
-    return bind([url.address for url in urls], backlog=1)
-
-
-async def _listening(starting: Awaitable[T], flag: str, urls: Sequence[Url]) -> T:
-    """Awaits a start; what keeps it from listening is said with the flag to change."""
-    try:
-        return await starting
-    except OSError as error:
-        where = ", ".join(url.text for url in urls)
-        raise FlagError(f"--{flag} {where}: {error}") from None
+    with listening(CLIENT_FLAG, settings.listen_client_urls):
+        return await variant.servers[settings.server](addresses, api, limits)
 
 
 def _stop_on_signals() -> asyncio.Task[Any]:
