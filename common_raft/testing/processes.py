@@ -142,7 +142,10 @@ class NodeProcess:
 
 
 class ProcessCluster:
-    """Several members on loopback.  Use it in a ``with``: it ends what it started."""
+    """Several members on loopback.  Use it in a ``with``: it ends what it started.
+
+    ``commands``, one for each member, in place of ``command`` where the members differ.
+    """
 
     def __init__(
         self,
@@ -151,6 +154,8 @@ class ProcessCluster:
         size: int = 3,
         flags: Sequence[str] = (),
         data: str = "data",
+        *,
+        commands: Sequence[Sequence[str]] | None = None,
     ) -> None:
         ports = free_ports(2 * size)
         names = [f"n{number + 1}" for number in range(size)]
@@ -158,7 +163,8 @@ class ProcessCluster:
         members = ",".join(f"{name}={url}" for name, url in peer_urls.items())
         self.directory = directory
         self.nodes = []
-        for name, port in zip(names, ports, strict=False):
+        commands = commands if commands is not None else [command] * size
+        for name, own_command, port in zip(names, commands, ports[:size], strict=True):
             client_url = f"http://{HOST}:{port}"
             arguments = {
                 "name": name,
@@ -172,7 +178,7 @@ class ProcessCluster:
             }
             node_flags = [part for flag, value in arguments.items() for part in (f"--{flag}", value)]
             self.nodes.append(
-                NodeProcess(name, [*command, *node_flags, *flags], port, directory / f"{name}.log")
+                NodeProcess(name, [*own_command, *node_flags, *flags], port, directory / f"{name}.log")
             )
 
     def __enter__(self) -> Self:

@@ -1,4 +1,7 @@
-"""The same requests to three nodes of etcd and to three of ours, each behind another server: the same answers."""
+"""The same requests to three nodes of etcd and to three of ours, each behind another server: the same answers.
+
+Runs for every cluster in `variants.CLUSTERS`.
+"""
 
 import random
 import re
@@ -11,9 +14,9 @@ from urllib.parse import quote
 import pytest
 
 from common_raft.testing.processes import Answer, NodeProcess, ProcessCluster
+from common_raft.tests.services.variants import CLUSTERS, cluster_of
 
 pytestmark = pytest.mark.processes
-SERVERS = ("native", "hypercorn", "granian")
 #: Headers that say when, by whom and in which framing, and not what.
 PASSING = {
     "date",
@@ -24,6 +27,9 @@ PASSING = {
     "connection",
     "transfer-encoding",
 }
+KEYS = [
+    "a", "b", "_hidden", "spa ce", "ünï", "c%d", "x<y>&z", "+plus", "q?", "semi;colon", "dot.dot", "~t",
+]  # fmt: skip
 INDEX = re.compile(rb'"(modifiedIndex|createdIndex|index)":(\d+)')
 
 
@@ -42,13 +48,12 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessCluster]:
         yield started
 
 
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessCluster]:
-    cluster = ProcessCluster([sys.executable, "-m", "v2.reactive"], tmp_path_factory.mktemp("ours"))
-    for node, server in zip(cluster.nodes, SERVERS, strict=True):
-        node.add_flags("--server", server)
-    with cluster:
-        yield cluster
+@pytest.fixture(scope="module", params=CLUSTERS)
+def ours(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProcessCluster]:
+    with cluster_of(CLUSTERS[request.param], tmp_path_factory.mktemp("ours")) as started:
+        yield started
 
 
 def counted_from(answer: Answer, start: int) -> tuple[int, dict[str, str], bytes]:
@@ -71,22 +76,15 @@ def index_of(node: NodeProcess) -> int:
     return int(node.ask("GET", "/v2/keys/no-such-key?quorum=true").headers["x-etcd-index"])
 
 
+def emptied(cluster: ProcessCluster) -> int:
+    """The store's index, once all keys are gone that an earlier test left."""
+    for key in KEYS:
+        cluster.nodes[0].ask("DELETE", "/v2/keys/" + quote(key, safe=""))
+    return index_of(cluster.nodes[0])
+
+
 def requests(seed: int, count: int) -> Iterator[tuple[str, str, dict[str, object] | None]]:
     rng = random.Random(seed)
-    keys = [
-        "a",
-        "b",
-        "_hidden",
-        "spa ce",
-        "ünï",
-        "c%d",
-        "x<y>&z",
-        "+plus",
-        "q?",
-        "semi;colon",
-        "dot.dot",
-        "~t",
-    ]
     values = [
         "",
         "1",
@@ -100,7 +98,7 @@ def requests(seed: int, count: int) -> Iterator[tuple[str, str, dict[str, object
         "\t\n",
     ]
     for _ in range(count):
-        target = "/v2/keys/" + quote(rng.choice(keys), safe="")
+        target = "/v2/keys/" + quote(rng.choice(KEYS), safe="")
         match rng.randrange(10):
             case 0 | 1 | 2:
                 yield "GET", target + rng.choice(["", "?quorum=true", "?quorum=false", "?sorted=true"]), None
@@ -124,7 +122,7 @@ def requests(seed: int, count: int) -> Iterator[tuple[str, str, dict[str, object
 def test_seeded_requests_get_the_same_answers_as_from_etcd(
     etcd: ProcessCluster, ours: ProcessCluster, seed: int
 ) -> None:
-    theirs_start, ours_start = index_of(etcd.nodes[0]), index_of(ours.nodes[0])
+    theirs_start, ours_start = emptied(etcd), emptied(ours)
     rng = random.Random(seed)
     for number, (method, target, form) in enumerate(requests(seed, 400)):
         # A default GET is local, so that only the node that wrote is sure to have it: stay with one for a while.
@@ -161,7 +159,7 @@ def test_what_a_node_says_of_itself_has_the_fields_that_etcds_has(
     assert set(mine["leaderInfo"]) == set(theirs["leaderInfo"])
 
 
-@pytest.mark.parametrize("server", range(3))
+@pytest.mark.parametrize("which", range(3))
 @pytest.mark.parametrize(
     ("method", "parameters"),
     [
@@ -173,9 +171,9 @@ def test_what_a_node_says_of_itself_has_the_fields_that_etcds_has(
     ],
 )
 def test_what_is_not_served_yet_is_refused_clearly_and_does_nothing(
-    ours: ProcessCluster, method: str, parameters: str, server: int
+    ours: ProcessCluster, method: str, parameters: str, which: int
 ) -> None:
-    node = ours.nodes[server]
+    node = ours.nodes[which]
     before = index_of(node)
     answer = node.ask(method, f"/v2/keys/k?value=v&{parameters}")
     assert answer.status == 501, answer

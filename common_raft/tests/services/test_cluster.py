@@ -1,7 +1,10 @@
-"""Three real nodes: they agree, they outlive each other, and nothing that was acknowledged is lost."""
+"""Three real nodes: they agree, they outlive each other, and nothing that was acknowledged is lost.
+
+What every cluster must do runs for each one in `variants.CLUSTERS`; the rest is a matter of the driver, and runs for
+one variant on each of the two.
+"""
 
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,16 +13,29 @@ from pathlib import Path
 import pytest
 
 from common_raft.testing.processes import NodeProcess, ProcessCluster
+from common_raft.tests.services.variants import (
+    CLUSTERS,
+    cluster_of,
+    command,
+    each_on_its_default,
+)
 
 pytestmark = pytest.mark.processes
-COMMAND = [sys.executable, "-m", "v2.reactive"]
+DRIVERS = {"asyncio": "v2.reactive", "threads": "v2.servlet"}
 #: Elections in a fifth of the default's time, so that the tests need not wait for them.
 QUICK = ["--heartbeat-interval", "20", "--election-timeout", "200"]
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[ProcessCluster]:
-    with ProcessCluster(COMMAND, tmp_path, flags=QUICK) as started:
+@pytest.fixture(params=CLUSTERS)
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessCluster]:
+    with cluster_of(CLUSTERS[request.param], tmp_path, QUICK) as started:
+        yield started
+
+
+@pytest.fixture(params=DRIVERS)
+def cluster_on(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessCluster]:
+    """A cluster on one of the drivers."""
+    with cluster_of(each_on_its_default(DRIVERS[request.param]), tmp_path, QUICK) as started:
         yield started
 
 
@@ -93,51 +109,61 @@ def test_answers_carry_the_clusters_indexes(cluster: ProcessCluster) -> None:
     assert {answer.headers["x-raft-term"] for answer in written} == {"1"}
 
 
-@pytest.mark.parametrize("whom", ["the leader", "a follower"])
-def test_killing_a_node_under_load_loses_nothing_that_was_acknowledged(
-    cluster: ProcessCluster, whom: str
-) -> None:
+def test_killing_the_leader_under_load_loses_nothing_that_was_acknowledged(cluster: ProcessCluster) -> None:
     load = writers(cluster)
-    for _ in range(3):
+    for _ in range(2):
         time.sleep(0.7)
-        victim = cluster.leader() if whom == "the leader" else cluster.followers()[0]
-        victim.kill()
-        time.sleep(0.7)
-        victim.start()
+        kill_and_start_again(cluster.leader())
     check_nothing_lost(cluster, load)
 
 
-def test_killing_all_nodes_at_once_loses_nothing_that_was_acknowledged(cluster: ProcessCluster) -> None:
-    load = writers(cluster)
+def test_killing_a_follower_under_load_loses_nothing_that_was_acknowledged(
+    cluster_on: ProcessCluster,
+) -> None:
+    load = writers(cluster_on)
     for _ in range(3):
         time.sleep(0.7)
-        for node in cluster.nodes:
+        kill_and_start_again(cluster_on.followers()[0])
+    check_nothing_lost(cluster_on, load)
+
+
+def kill_and_start_again(node: NodeProcess) -> None:
+    node.kill()
+    time.sleep(0.7)
+    node.start()
+
+
+def test_killing_all_nodes_at_once_loses_nothing_that_was_acknowledged(cluster_on: ProcessCluster) -> None:
+    load = writers(cluster_on)
+    for _ in range(3):
+        time.sleep(0.7)
+        for node in cluster_on.nodes:
             node.send_signal(signal.SIGKILL)
-        for node in cluster.nodes:
+        for node in cluster_on.nodes:
             node.kill()
             node.start()
-        cluster.wait_ready()
-    check_nothing_lost(cluster, load)
+        cluster_on.wait_ready()
+    check_nothing_lost(cluster_on, load)
 
 
-def test_a_stopped_leader_is_replaced_and_follows_when_it_goes_on(cluster: ProcessCluster) -> None:
-    old = cluster.leader()
-    load = writers(cluster)
+def test_a_stopped_leader_is_replaced_and_follows_when_it_goes_on(cluster_on: ProcessCluster) -> None:
+    old = cluster_on.leader()
+    load = writers(cluster_on)
     time.sleep(0.3)
     old.send_signal(signal.SIGSTOP)
     time.sleep(1.5)
-    others = [node for node in cluster.nodes if node is not old]
+    others = [node for node in cluster_on.nodes if node is not old]
     assert "StateLeader" in [node.state() for node in others]
     old.send_signal(signal.SIGCONT)
-    check_nothing_lost(cluster, load)
+    check_nothing_lost(cluster_on, load)
 
 
 def test_without_a_quorum_writes_and_linearizable_reads_fail_in_bounded_time_and_local_reads_go_on(
-    cluster: ProcessCluster,
+    cluster_on: ProcessCluster,
 ) -> None:
-    last = cluster.nodes[0]
+    last = cluster_on.nodes[0]
     last.ask("PUT", "/v2/keys/k", {"value": "v"})
-    for node in cluster.nodes[1:]:
+    for node in cluster_on.nodes[1:]:
         node.kill()
     began = time.monotonic()
     answer = last.ask("PUT", "/v2/keys/k", {"value": "w"})
@@ -149,32 +175,32 @@ def test_without_a_quorum_writes_and_linearizable_reads_fail_in_bounded_time_and
     assert last.ask("GET", "/health").status == 503
 
 
-def test_a_node_that_was_away_catches_up_from_the_others(cluster: ProcessCluster) -> None:
-    away = cluster.followers()[0]
+def test_a_node_that_was_away_catches_up_from_the_others(cluster_on: ProcessCluster) -> None:
+    away = cluster_on.followers()[0]
     away.kill()
-    here = next(node for node in cluster.nodes if node is not away)
+    here = next(node for node in cluster_on.nodes if node is not away)
     for number in range(300):
         assert here.ask("PUT", f"/v2/keys/k{number}", {"value": "x" * 1000}).status == 201
     away.start()
-    cluster.wait_ready()
+    cluster_on.wait_ready()
     assert value(away, "k299") == "x" * 1000
     assert away.ask("GET", "/v2/keys/k0").headers["x-etcd-index"] == "300"
 
 
-def test_a_restart_keeps_everything(cluster: ProcessCluster) -> None:
+def test_a_restart_keeps_everything(cluster_on: ProcessCluster) -> None:
     for number in range(50):
-        cluster.nodes[number % 3].ask("PUT", f"/v2/keys/k{number}", {"value": number})
-    cluster.nodes[0].ask("DELETE", "/v2/keys/k7")
-    assert [node.stop() for node in cluster.nodes] == [0, 0, 0]
-    for node in cluster.nodes:
+        cluster_on.nodes[number % 3].ask("PUT", f"/v2/keys/k{number}", {"value": number})
+    cluster_on.nodes[0].ask("DELETE", "/v2/keys/k7")
+    assert [node.stop() for node in cluster_on.nodes] == [0, 0, 0]
+    for node in cluster_on.nodes:
         node.start()
-    cluster.wait_ready()
-    for node in cluster.nodes:
+    cluster_on.wait_ready()
+    for node in cluster_on.nodes:
         assert [value(node, f"k{number}") for number in (0, 7, 49)] == ["0", None, "49"]
 
 
 def test_a_five_node_cluster_outlives_two_of_them(tmp_path: Path) -> None:
-    with ProcessCluster(COMMAND, tmp_path, size=5, flags=QUICK) as cluster:
+    with ProcessCluster(command("v2.reactive"), tmp_path, size=5, flags=QUICK) as cluster:
         load = writers(cluster)
         for _ in range(2):
             cluster.leader().kill()

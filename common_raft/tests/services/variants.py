@@ -1,0 +1,45 @@
+"""The services that the tests in this folder start, known by their commands alone.
+
+A new variant is a row in ``SERVERS``; a new kind of mixed cluster is a row in ``CLUSTERS``.
+"""
+
+import sys
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+from common_raft.testing.processes import ProcessCluster
+
+#: The HTTP servers of each variant, the default first.
+SERVERS: dict[str, tuple[str, ...]] = {
+    "v2.reactive": ("native", "hypercorn", "granian"),
+    "v2.servlet": ("hypercorn", "granian"),
+}
+
+Node = tuple[str, str]  #: variant and server
+
+
+def each_server(variant: str) -> list[Node]:
+    """Three nodes of one variant; between them they use all of its servers."""
+    return [(variant, server) for server in islice(cycle(SERVERS[variant]), 3)]
+
+
+def each_on_its_default(variant: str) -> list[Node]:
+    return [(variant, SERVERS[variant][0])] * 3
+
+
+#: Clusters of three that must answer and behave as etcd's.
+CLUSTERS: dict[str, list[Node]] = {
+    **{variant: each_server(variant) for variant in SERVERS},
+    "mixed": [("v2.servlet", "granian"), ("v2.reactive", "native"), ("v2.servlet", "hypercorn")],
+}
+
+
+def command(variant: str) -> list[str]:
+    return [sys.executable, "-m", variant]
+
+
+def cluster_of(nodes: Sequence[Node], directory: Path, flags: Sequence[str] = ()) -> ProcessCluster:
+    """A cluster that is yet to be started, with a ``with``."""
+    commands = [[*command(variant), "--server", server] for variant, server in nodes]
+    return ProcessCluster(commands[0], directory, len(commands), flags, commands=commands)
