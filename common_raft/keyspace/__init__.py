@@ -7,7 +7,7 @@ from common_raft.keyspace.hashmap import HashMapStore
 from common_raft.keyspace.keyspace import AsyncKeyspace, Keyspace
 from common_raft.keyspace.node import Event, Node
 from common_raft.keyspace.shared_reads import SharedReads
-from common_raft.keyspace.store import AsyncStore, Store, StoreUnavailable
+from common_raft.keyspace.store import AsyncStore, Store, StoreError, StoreUnavailable
 
 __all__ = [
     "AsyncKeyspace",
@@ -25,6 +25,7 @@ __all__ = [
     "Set",
     "SharedReads",
     "Store",
+    "StoreError",
     "StoreUnavailable",
     "Update",
 ]

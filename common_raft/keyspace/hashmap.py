@@ -61,6 +61,9 @@ class HashMapStore:
         self.index = index
         self.applied = applied
 
+    def settle(self) -> None:
+        """Nothing is ever in doubt."""
+
     def _leave_parent(self, key: str) -> None:
         parent = parent_of(key)
         below = self._below[parent]

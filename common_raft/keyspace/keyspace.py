@@ -5,6 +5,7 @@ commands is the log's; that all replicas apply the same batches in the same orde
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from common_raft.keyspace.commands import Command, decode, encode
 from common_raft.keyspace.decide import Result, View
@@ -13,6 +14,14 @@ from common_raft.keyspace.node import Event, Node
 from common_raft.keyspace.store import AsyncStore, Marks, Store, StoreUnavailable
 
 Answers = list[Sequence[Result] | None]
+
+
+class Doubtful(NamedTuple):
+    """Batches whose write ended without word whether it was made, and what they gave if it was."""
+
+    batches: Sequence[tuple[bytes, bool]]
+    applied: int
+    answers: Answers
 
 
 class Batches:
@@ -40,10 +49,11 @@ class Batches:
 class _Marked:
     """What keyspaces over blocking and over asynchronous stores share."""
 
-    __slots__ = ("_marks",)
+    __slots__ = ("_doubtful", "_marks")
 
     def __init__(self, marks: Marks) -> None:
         self._marks = marks
+        self._doubtful: Doubtful | None = None
 
     @property
     def index(self) -> int:
@@ -58,6 +68,15 @@ class _Marked:
     def encode(self, commands: Sequence[Command]) -> bytes:
         """A batch of commands as the bytes for one log entry."""
         return encode(commands)
+
+    def _seen(self, batches: Sequence[tuple[bytes, bool]], applied: int) -> Answers | None:
+        """What to answer for batches that the store has seen already; None for new ones."""
+        doubtful, self._doubtful = self._doubtful, None
+        if applied > self._marks.applied:
+            return None
+        if doubtful is not None and doubtful.applied == applied and doubtful.batches == batches:
+            return doubtful.answers
+        return [None] * len(batches)
 
     def _found(self, key: str, node: Node | None) -> Result:
         index = self._marks.index
@@ -82,19 +101,27 @@ class Keyspace(_Marked):
     def apply(self, batches: Sequence[tuple[bytes, bool]], applied: int) -> Answers:
         """Carry out committed batches, in log order; ``applied`` is the Raft index of the last of them.
 
-        What the store has seen already is not done again, and has no results any more.
+        What the store has seen already is not done again, and has no results any more; except that of a write which
+        ended in StoreUnavailable and turns out to have been made.
         Raises msgspec.DecodeError, with nothing applied, if a batch is not what ``encode`` gave, and
         StoreUnavailable.
         """
         store = self._store
-        if applied <= store.applied:
-            return [None] * len(batches)
+        if self._doubtful is not None:
+            store.settle()
+        seen = self._seen(batches, applied)
+        if seen is not None:
+            return seen
         decoded = Batches(batches)
         view = View(store.get_many(decoded.keys), store.index)
         answers = decoded.decide(view)
         if view.changed:
             upserts, deletes = view.write_set()
-            store.write(upserts, deletes, view.index, applied)
+            try:
+                store.write(upserts, deletes, view.index, applied)
+            except StoreUnavailable:
+                self._doubtful = Doubtful(batches, applied, answers)
+                raise
         return answers
 
     def get(self, key: str) -> Result:
@@ -123,14 +150,21 @@ class AsyncKeyspace(_Marked):
     async def apply(self, batches: Sequence[tuple[bytes, bool]], applied: int) -> Answers:
         """See `Keyspace.apply`."""
         store = self._store
-        if applied <= store.applied:
-            return [None] * len(batches)
+        if self._doubtful is not None:
+            await store.settle()
+        seen = self._seen(batches, applied)
+        if seen is not None:
+            return seen
         decoded = Batches(batches)
         view = View(await store.get_many(decoded.keys), store.index)
         answers = decoded.decide(view)
         if view.changed:
             upserts, deletes = view.write_set()
-            await store.write(upserts, deletes, view.index, applied)
+            try:
+                await store.write(upserts, deletes, view.index, applied)
+            except StoreUnavailable:
+                self._doubtful = Doubtful(batches, applied, answers)
+                raise
         return answers
 
     async def get_many(self, keys: Sequence[str]) -> list[Result]:

@@ -20,6 +20,10 @@ class StoreUnavailable(ConnectionError):
         return str(self)
 
 
+class StoreError(Exception):
+    """The store cannot serve this node, and trying again would not help: one line for the operator."""
+
+
 class Marks(Protocol):
     """How far a store is, as of its last ``write``; both are 0 when nothing was ever written."""
 
@@ -56,6 +60,12 @@ class Store(Marks, Protocol):
     def write(self, upserts: Iterable[Node], deletes: Iterable[str], index: int, applied: int) -> None:
         """Put all ``upserts``, remove all ``deletes`` and move the marks: all of it or nothing."""
 
+    def settle(self) -> None:
+        """Read the marks anew, after a ``write`` that raised StoreUnavailable: it was made if they have moved.
+
+        Raises StoreError if they have gone back.
+        """
+
 
 class AsyncStore(Marks, Protocol):
     """A store whose calls are awaited: see ``Store``.  Several may be under way at a time, but only one ``write``."""
@@ -67,6 +77,7 @@ class AsyncStore(Marks, Protocol):
     async def write(
         self, upserts: Iterable[Node], deletes: Iterable[str], index: int, applied: int
     ) -> None: ...
+    async def settle(self) -> None: ...
 
 
 def parent_of(key: str) -> str:
