@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transport": {"core"},
     "drivers": {"core", "storage", "transport"},
     "keyspace": set(),
+    "stores": {"keyspace"},
     "web": {"keyspace"},
 }
 
