@@ -111,8 +111,7 @@ class StandaloneNode(Generic[Command, Result]):
             command, done = self._waiting.popleft()
             self.applied += 1
             try:
-                # There is no log that could be applied again: an index that the store has not seen will do.
-                [results] = await machine.apply([(machine.encode([command]), True)], machine.applied + 1)
+                result = await self._apply(machine, machine.encode([command]))
             except ConnectionError as error:
                 self.problem = str(error)
                 done(ProposalError(self.problem))
@@ -124,5 +123,12 @@ class StandaloneNode(Generic[Command, Result]):
                     self.failed.set_result(error)
             else:
                 self.problem = None
-                assert results is not None
-                done(results[0])
+                done(result)
+
+    async def _apply(self, machine: AsyncStateMachine[Command, Result], payload: bytes) -> Result:
+        while True:
+            # There is no log that could be applied again: an index that the store has not seen will do.
+            [results] = await machine.apply([(payload, True)], machine.applied + 1)
+            if results is not None:
+                return results[0]
+            # The store has seen it, in a write whose outcome was not known until now: nothing was done.

@@ -3,7 +3,8 @@
 A committed batch costs one ``get_many`` and one ``write``, however many commands it has, and a ``write`` is one
 transaction.  Stores know nodes by their keys and parents, and nothing of what commands mean.
 
-Keys are absolute paths (``/a/b``); the parent of ``/a`` is ``/``, which is itself never stored.
+Keys are absolute paths (``/a/b``); the parent of ``/a`` is ``/``, which is itself never stored.  No other parent is
+missing: what is above a node is in the store as well.
 """
 
 from collections.abc import Collection, Iterable
