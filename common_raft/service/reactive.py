@@ -96,7 +96,7 @@ async def _start_node(settings: Settings, state: State, stack: AsyncExitStack) -
             linearizable=settings.standalone == LINEARIZABLE,
         )
     else:
-        wal = open_wal(settings)
+        wal = open_wal(settings, state.machine.applied)
         stack.callback(wal.close)
         node = AsyncioNode(node_options(settings), wal, state.machine)
     stack.push_async_callback(node.close)

@@ -61,8 +61,16 @@ def main(variant: Variant) -> None:
         sys.exit(f"{variant.name}: {one_line(error)}")
 
 
-def open_wal(settings: Settings) -> Wal:
-    """The log of this member.  Raises StorageError."""
+def open_wal(settings: Settings, applied: int = 0) -> Wal:
+    """The log of this member, whose state machine has seen its first ``applied`` entries.
+
+    Raises StorageError, and ServiceStopped for a state without its log, before a new log is begun.
+    """
+    if applied and not settings.data_dir.exists():
+        raise ServiceStopped(
+            f"--database-url holds what this member applied up to entry {applied}, but --data-dir "
+            f"{settings.data_dir} has no log: start with both, or with neither"
+        )
     if not settings.fsync:
         log.warning(
             "--unsafe-no-fsync: a crash of this machine will lose acknowledged writes, or the cluster's log"

@@ -145,3 +145,5 @@ def probe(listen: Sequence[Address], backlog: int) -> list[Address]:
 
 
 SERVERS: dict[str, Start] = {"native": start_native, "hypercorn": start_hypercorn, "granian": start_granian}
+#: Those that serve Starlette.
+STARLETTE_SERVERS: dict[str, Start] = {"hypercorn": start_hypercorn, "granian": start_granian}

@@ -1,0 +1,1 @@
+"""v1.reactive: asyncio driver, SQLAlchemy's AsyncSession over aiosqlite; Starlette."""

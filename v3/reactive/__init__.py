@@ -1,0 +1,1 @@
+"""v3.reactive: asyncio driver, SQLAlchemy's blocking Session in a pool of threads; Starlette."""
