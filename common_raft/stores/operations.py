@@ -190,8 +190,8 @@ def prepare(session: Session, owner: Owner) -> Marks:
     held = Owner(marks.cluster, marks.member)
     if held != owner:
         raise StoreError(
-            f"the database belongs to {held.member} of {held.cluster}, and this is "
-            f"{owner.member} of {owner.cluster}: give each its own"
+            f"the database belongs to member {held.member} of cluster {held.cluster}, and this is "
+            f"member {owner.member} of cluster {owner.cluster}: give each its own"
         )
     return Marks(marks.etcd_index, marks.applied_index)
 

@@ -40,11 +40,16 @@ class PostgresServer:
         self._binaries = binaries
         self.directory = Path(tempfile.mkdtemp(prefix="postgresql-"))
         [self.port] = free_ports(1)
+        self._databases = 0
         self._as_user: Sequence[str] = ()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def url(self, driver: str) -> str:
-        return f"postgresql+{driver}://tester@{HOST}:{self.port}/postgres"
+    def new_database(self) -> str:
+        """The URL, without a driver, of an empty database."""
+        self._databases += 1
+        name = f"test{self._databases}"
+        self._run("createdb", "--host", HOST, "--port", str(self.port), "--username", "tester", name)
+        return f"postgresql://tester@{HOST}:{self.port}/{name}"
 
     def __enter__(self) -> Self:
         if os.geteuid() == 0:
@@ -65,7 +70,7 @@ class PostgresServer:
         """Until it answers."""
         flags = {
             "listen_addresses": HOST, "port": self.port, "unix_socket_directories": self.directory,
-            "shared_buffers": "16MB", "max_connections": 60,
+            "shared_buffers": "16MB", "max_connections": 60, "fsync": "off",
         }  # fmt: skip
         arguments = [part for name, value in flags.items() for part in ("-c", f"{name}={value}")]
         with (self.directory / "log").open("ab") as log:

@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
 
 from common_raft.keyspace import AsyncStore, HashMapStore, Node, StoreError, StoreUnavailable
 from common_raft.keyspace.store import parent_of
 from common_raft.stores import Database, Owner
-from common_raft.stores.models import MAX_PLAIN, Base
+from common_raft.stores.models import MAX_PLAIN
 from common_raft.testing.postgresql import PostgresServer, programs
 from common_raft.tests.stores_under_test import KINDS, Kind
 
@@ -49,10 +48,7 @@ def url_of(kind: Kind, tmp_path: Path, request: pytest.FixtureRequest) -> str | 
     if kind.url.startswith("sqlite"):
         return kind.url.format(file=tmp_path / "nodes.db") + "?timeout=0.2"
     server: PostgresServer = request.getfixturevalue("postgres")
-    engine = create_engine(server.url("psycopg"))
-    Base.metadata.drop_all(engine)
-    engine.dispose()
-    return server.url(kind.url.partition("+")[2])
+    return server.new_database().replace("postgresql", kind.url)
 
 
 def run(opened: Open, test: Callable[[AsyncStore], Awaitable[None]], **options: bool) -> None:
@@ -325,7 +321,8 @@ def test_another_members_database_is_refused_and_left_alone(lasting: Open, other
 
     run(lasting, write)
     with pytest.raises(
-        StoreError, match=f"belongs to m1 of c1, and this is {other.member} of {other.cluster}"
+        StoreError,
+        match=f"belongs to member m1 of cluster c1, and this is member {other.member} of cluster {other.cluster}",
     ):
         run(partial(lasting, owner=other), read)
     run(lasting, read)
