@@ -1,1 +1,1 @@
-"""v2.reactive: asyncio driver, HashMap; native fast path, or Starlette on granian or hypercorn."""
+"""v2.servlet: threads, HashMap; Flask on hypercorn or granian."""

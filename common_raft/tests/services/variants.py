@@ -14,6 +14,9 @@ from common_raft.testing.processes import ProcessCluster
 SERVERS: dict[str, tuple[str, ...]] = {
     "v2.reactive": ("native", "hypercorn", "granian"),
     "v2.servlet": ("hypercorn", "granian"),
+    "v1.reactive": ("hypercorn", "granian"),
+    "v1.servlet": ("hypercorn", "granian"),
+    "v3.reactive": ("hypercorn", "granian"),
 }
 
 Node = tuple[str, str]  #: variant and server
@@ -31,7 +34,7 @@ def each_on_its_default(variant: str) -> list[Node]:
 #: Clusters of three that must answer and behave as etcd's.
 CLUSTERS: dict[str, list[Node]] = {
     **{variant: each_server(variant) for variant in SERVERS},
-    "mixed": [("v2.servlet", "granian"), ("v2.reactive", "native"), ("v2.servlet", "hypercorn")],
+    "mixed": [("v1.servlet", "granian"), ("v1.reactive", "hypercorn"), ("v2.reactive", "native")],
 }
 
 

@@ -1,0 +1,1 @@
+"""v1.servlet: threads, SQLAlchemy's ORM with blocking sessions; Flask on hypercorn or granian."""
