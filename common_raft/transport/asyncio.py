@@ -123,7 +123,9 @@ class _Link(asyncio.Protocol):
             self._lost.clear()
             began = loop.time()
             try:
-                await asyncio.wait_for(loop.create_connection(lambda: self, *self._address), CONNECT_SECONDS)
+                # Not wait_for: Python 3.11's loses a cancellation that comes as the connection is made.
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await loop.create_connection(lambda: self, *self._address)
             except (OSError, TimeoutError) as error:
                 self._dialling.failed(error)
             if self._transport is not None:  # also when it was made just as the time was up
