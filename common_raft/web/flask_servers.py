@@ -6,6 +6,7 @@ A server is imported when it is started, so that a service needs only the one it
 import asyncio
 import contextlib
 import io
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -186,6 +187,7 @@ def _granian_worker(app: Any, host: str, port: int, limits: Limits) -> "_Granian
     from granian.constants import HTTPModes
     from granian.http import HTTP1Settings
 
+    logging.getLogger("_granian").setLevel(logging.WARNING)  # starting and stopping is told by the service
     private: Any = _granian  # its stub is not up to date
     schedule: Any = _futures._new_cbscheduler
     no_tls: tuple[Any, ...] = (False, None, None, None, "1.3", None, [], False)
