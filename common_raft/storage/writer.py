@@ -39,7 +39,8 @@ class WalWriter:
     The thread needs the interpreter's lock for some 20 us a group, but three times: to take the group, and after
     each of the two system calls.  A loop that is always busy and lets go of the lock only for moments starves it:
     with slices of 0.5 ms a write took 150 ms (median) at the default switch interval of 5 ms, and 0.3 ms at 0.1 ms.
-    So a process that runs a writer should call ``sys.setswitchinterval(1e-4)`` when it starts.
+    A process that has such a loop should call ``sys.setswitchinterval(1e-4)`` when it starts; one with hundreds of
+    threads should not: each switch costs more than the wait (ARCHITECTURE.md, "In threads").
     """
 
     #: Encoding and checksumming take about 1.5 ms per MiB: with this much queued the disk has been the bottleneck

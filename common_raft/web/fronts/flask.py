@@ -37,7 +37,7 @@ def application(api: EtcdV2, limits: Limits) -> Flask:
     def endpoint(path: str = "") -> Response:  # noqa: ARG001
         environ = request.environ
         try:
-            body = request.get_data(cache=False) if _has_body(environ) else b""
+            body = request.get_data(cache=False)
         except RequestEntityTooLarge:
             return _Ready(_TOO_LARGE)
         except ClientDisconnected:
@@ -73,10 +73,6 @@ class _Ready(Response):
             headers.append(("Connection", "close"))
         start_response(_STATUS[answer.status], headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
-
-
-def _has_body(environ: "WSGIEnvironment") -> bool:
-    return environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
 
 
 def _target(environ: "WSGIEnvironment") -> bytes:
