@@ -61,7 +61,7 @@ def main(variant: Variant) -> None:
         sys.exit(f"{variant.name}: {one_line(error)}")
 
 
-def open_wal(settings: Settings, applied: int = 0) -> Wal:
+def open_wal(settings: Settings, applied: int) -> Wal:
     """The log of this member, whose state machine has seen its first ``applied`` entries.
 
     Raises StorageError, and ServiceStopped for a state without its log, before a new log is begun.

@@ -102,7 +102,7 @@ def _start_node(settings: Settings, state: State, stack: ExitStack) -> Node:
             linearizable=settings.standalone == LINEARIZABLE,
         )
     else:
-        wal = open_wal(settings)
+        wal = open_wal(settings, state.machine.applied)
         stack.callback(wal.close)
         node = ThreadsNode(node_options(settings), wal, state.machine)
     stack.callback(node.close)

@@ -20,7 +20,7 @@ from common_raft.testing.processes import HOST, NodeProcess, ProcessCluster, fre
 
 pytestmark = pytest.mark.processes
 QUICK = ["--heartbeat-interval", "20", "--election-timeout", "200"]
-VARIANTS = ["v1.reactive", "v3.reactive"]
+VARIANTS = ["v1.servlet", "v1.reactive", "v3.reactive"]
 
 
 @pytest.fixture(params=VARIANTS)
