@@ -1,11 +1,12 @@
 # make venv      .venv with everything that pip can install
 # make compare   the comparison with etcd, a few minutes
 # make test      the tests, on every Python that is here, through tox
+# make deploy    every compose file, brought up and hurt; needs a Docker daemon
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv compare test clean
+.PHONY: venv compare test deploy clean
 
 venv: $(VENV)/.installed
 
@@ -20,6 +21,9 @@ compare: venv
 
 test: venv
 	$(BIN)/tox
+
+deploy: venv
+	$(BIN)/tox -e deploy
 
 clean:
 	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis
