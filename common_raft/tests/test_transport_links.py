@@ -6,6 +6,7 @@ Each test runs with links on an event loop and with links on threads, and with o
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -15,6 +16,7 @@ from common_raft.core.messages import Heartbeat
 from common_raft.transport.asyncio import AsyncioTransport
 from common_raft.transport.blocking import BlockingTransport
 from common_raft.transport.codec import FrameReader, encode_frame
+from common_raft.transport.links import UNCONFIRMED_SECONDS, give_up_unconfirmed
 from common_raft.transport.messages import ForwardedProposals, Hello, PeerMessage, Refusal
 
 CLUSTER = 77
@@ -86,6 +88,29 @@ async def two_members(kind: Transport, other: Transport) -> tuple[Member, Member
         await member.start()
     await until(lambda: one.transport.is_connected(TWO) and two.transport.is_connected(ONE))
     return one, two
+
+
+def test_a_link_out_is_given_up_when_nobody_confirms_what_was_sent() -> None:
+    with socket.socket() as connection:
+        give_up_unconfirmed(connection)
+        assert (
+            connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1000 * UNCONFIRMED_SECONDS
+        )
+
+
+def test_each_kind_of_link_out_gives_up(kind: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        asked: list[int] = []
+        module = sys.modules[kind.__module__]
+        monkeypatch.setattr(
+            module, "give_up_unconfirmed", lambda connection: asked.append(connection.fileno())
+        )
+        one, two = await two_members(kind, kind)
+        assert len(asked) == 2
+        await one.close()
+        await two.close()
+
+    run(scenario)
 
 
 def test_what_one_member_sends_the_other_receives_in_order(kind: Transport, other: Transport) -> None:

@@ -23,6 +23,7 @@ from common_raft.transport.links import (
     Dialling,
     Identity,
     Incoming,
+    give_up_unconfirmed,
 )
 from common_raft.transport.messages import Hello, PeerMessage, Refusal
 
@@ -154,6 +155,7 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
+        give_up_unconfirmed(transport.get_extra_info("socket"))
         self._dialling.connected()
         self._transport.write(encode_frame(self._hello))
 

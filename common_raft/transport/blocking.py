@@ -29,6 +29,7 @@ from common_raft.transport.links import (
     Dialling,
     Identity,
     Incoming,
+    give_up_unconfirmed,
 )
 from common_raft.transport.messages import Hello, PeerMessage, Refusal
 
@@ -218,6 +219,7 @@ class _Link:
         try:
             connection.settimeout(None)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            give_up_unconfirmed(connection)
             connection.sendall(encode_frame(self._hello))
             self._dialling.connected()
             self._outbound = outbound

@@ -6,6 +6,7 @@ For each peer there is one connection out, for sending, and one in, for receivin
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Collection
 from random import uniform
 from typing import NamedTuple
@@ -24,11 +25,20 @@ HELLO_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
 FIRST_BACKOFF_SECONDS = 0.05
 LAST_BACKOFF_SECONDS = 1.0
+#: A link whose bytes nobody confirms for so long is given up and dialled anew. TCP alone waits for a quarter of an
+#: hour, and after a cut of the network about as long again as it lasted; a peer may have another address by then.
+UNCONFIRMED_SECONDS = 5.0
 #: Connections that have not said yet who they are; a mesh needs one for each peer.
 MAX_STRANGERS = 64
 
 NO_HELLO = f"no hello within {HELLO_SECONDS:g} seconds"
 TOO_MANY_STRANGERS = f"{MAX_STRANGERS} connections have not said yet who they are"
+
+
+def give_up_unconfirmed(connection: socket.socket) -> None:
+    """Ends a connection out when what was sent on it stays unconfirmed (see UNCONFIRMED_SECONDS)."""
+    milliseconds = int(UNCONFIRMED_SECONDS * 1000)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 class Identity(NamedTuple):
