@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection
+from pathlib import Path
 from urllib.parse import urlsplit
 
 MOST = 100_000  # of anything: more is a slip of the finger
@@ -48,4 +49,13 @@ def urls(text: str) -> tuple[str, ...]:
             good = False
         if not good:
             raise ArgumentTypeError(f"{url!r} is not of the form http://host:port")
+    return found
+
+
+def files(text: str) -> tuple[Path, ...]:
+    """Files that are there, each once."""
+    found = tuple(dict.fromkeys(Path(part.strip()) for part in text.split(",")))
+    for file in found:
+        if not file.is_file():
+            raise ArgumentTypeError(f"{str(file)!r}: no such file")
     return found

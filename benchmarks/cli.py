@@ -1,10 +1,9 @@
-"""The command line: ``compare`` measures, ``report`` draws the report of an earlier comparison again."""
+"""The command line: what to measure is read from the flags, measured, written and shown."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -16,24 +15,45 @@ from typing import NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import environment, plan
-from benchmarks.arguments import names, number, numbers, urls
+from benchmarks import attribution, environment, plan
+from benchmarks.arguments import files, names, number, numbers, urls
 from benchmarks.compare import Measured, Tell, compare
 from benchmarks.errors import BenchmarkError
+from benchmarks.limits import raise_file_limit
 from benchmarks.load import locust, wrk
-from benchmarks.report import words
+from benchmarks.report import layers, words
 from benchmarks.report.html import write_page
 from benchmarks.report.plots import write_plots
 from benchmarks.report.table import show
 from benchmarks.results import Summary, read_summary, write_raw, write_summary
-from benchmarks.targets import CATALOGUE, GRANIAN, HYPERCORN, NATIVE, Target, resolve, running_elsewhere
+from benchmarks.targets import (
+    EMBEDDED,
+    INFRASTRUCTURES,
+    SERVER_NAMES,
+    SERVERS,
+    TARGETS,
+    YARDSTICK,
+    Target,
+    available,
+    check_available,
+    deployment,
+    resolve,
+    running_elsewhere,
+)
 from benchmarks.workloads import WORKLOADS
 
 TOOLS = (wrk.NAME, locust.NAME)
-SERVER_NAMES = (NATIVE, GRANIAN, HYPERCORN)
 USERS = (3, 24, 96, 384)
 ROUNDS = 3
 SECONDS = 2
+
+QUICK = (YARDSTICK, "v2.reactive")
+
+LAYER_USERS = (3, 96)
+LAYER_ROUNDS = 5
+
+#: Flags that say what to measure: any of them makes a grid.
+SHAPE = ("users", "rounds", "seconds", "tools", "workloads", "targets", "servers")
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,10 +66,9 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # A file or a pipe has no width: then all columns.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
-    signal.signal(
-        signal.SIGTERM, _interrupt
-    )  # then clusters end as they do at an interrupt from the keyboard
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    # Then clusters end as they do at an interrupt from the keyboard.
+    signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
         status: int = options.run(options, console)
@@ -69,21 +88,97 @@ def _interrupt(*_: object) -> NoReturn:
 def _parser() -> Parser:
     parser = Parser(prog="python -m benchmarks", description="Measure the services beside etcd.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    comparison = commands.add_parser(
-        "compare",
-        help="measure targets side by side",
-        description="Start each target's nodes, verify their answers, measure them in turn, write the results. "
-        "Without flags that say what to measure: a plan of less than four minutes. With any of --users, "
-        "--rounds, --seconds, --tools, --workloads, --targets, --servers: a grid, every combination.",
-    )
-    _add_flags(comparison)
+    _add_compare(commands)
+    _add_run(commands)
+    _add_attribute(commands)
     report = commands.add_parser("report", help="draw the report of an earlier comparison again")
-    report.add_argument("--output", type=Path, default=Path("stats"), help="folder of the results (stats)")
-    report.set_defaults(run=run_report)
+    _add_output(report, "stats", run_report)
     return parser
 
 
-def _add_flags(parser: argparse.ArgumentParser) -> None:
+def _add_compare(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="measure targets side by side",
+        description="Start each target's nodes, verify their answers, measure them in turn, write the results. "
+        "Without flags that say what to measure: all variants on their fastest servers and etcd, in less than "
+        "six minutes. With any of --users, --rounds, --seconds, --tools, --workloads, --targets, "
+        "--servers: a grid, every combination.",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"{' and '.join(QUICK)} alone, the latter on all its servers, in less than four minutes",
+    )
+    parser.add_argument(
+        "--infrastructures",
+        type=names(INFRASTRUCTURES),
+        default=(EMBEDDED,),
+        metavar="I,I",
+        help=f"one after another, each beside etcd: {_joined(INFRASTRUCTURES)}; {EMBEDDED} unless given",
+    )
+    _add_shape(parser)
+    add = parser.add_argument
+    add("--targets", type=names(TARGETS), default=argparse.SUPPRESS, metavar="T,T", help=_joined(TARGETS))
+    _add_servers(parser)
+    add(
+        "--endpoints",
+        type=urls,
+        default=(),
+        metavar="URL,URL",
+        help="measure also the cluster that runs there; it overwrites keys that are named after the workloads",
+    )
+    _add_output(parser, "stats", run_compare)
+
+
+def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="measure compose deployments",
+        description="Bring each compose file up, wait until it is healthy, measure it, take it down, volumes "
+        "and all. One alone is published on 127.0.0.1:8001 to 8003; several take turns, on free ports.",
+    )
+    parser.add_argument(
+        "--compose",
+        type=files,
+        required=True,
+        metavar="FILE,FILE",
+        help="v1/deployment/servlet/embedded.yaml",
+    )
+    _add_shape(parser)
+    _add_output(parser, "stats/compose", run_compose)
+
+
+def _add_attribute(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = commands.add_parser(
+        "attribute",
+        help="measure what each layer costs",
+        description="Measure PUTs and GETs of each variant with one layer taken away after another: fsync, Raft, "
+        "the SQL store, the front. What a request costs less is the layer's share.",
+    )
+    add = parser.add_argument
+    add("--targets", type=names(SERVERS), default=argparse.SUPPRESS, metavar="T,T", help=_joined(SERVERS))
+    _add_servers(parser)
+    add(
+        "--users",
+        type=numbers,
+        default=LAYER_USERS,
+        metavar="N,N",
+        help=f"{_joined(LAYER_USERS)} unless given",
+    )
+    add("--rounds", type=number, default=LAYER_ROUNDS, metavar="N", help=f"{LAYER_ROUNDS} unless given")
+    add("--seconds", type=number, default=SECONDS, metavar="S", help=f"{SECONDS} unless given")
+    add(
+        "--tools",
+        type=names(TOOLS),
+        default=argparse.SUPPRESS,
+        metavar="T",
+        help="the first that is installed",
+    )
+    _add_output(parser, "stats/layers", run_attribute)
+
+
+def _add_shape(parser: argparse.ArgumentParser) -> None:
     def add(flag: str, kind: Callable[[str], object], metavar: str, text: str) -> None:
         # Absent from the namespace unless given: what it is then depends on the others (see ``_plan``).
         parser.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=metavar, help=text)
@@ -93,29 +188,52 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--seconds", number, "S", f"whole seconds that a run measures; in a grid {SECONDS} unless given")
     add("--tools", names(TOOLS), "T,T", f"load generators: {_joined(TOOLS)}")
     add("--workloads", names(WORKLOADS), "W,W", f"workloads: {_joined(WORKLOADS)}")
-    add("--targets", names(CATALOGUE), "T,T", f"targets: {_joined(CATALOGUE)}")
-    add(
-        "--servers",
-        names(SERVER_NAMES),
-        "S,S",
-        f"HTTP servers, where there is a choice: {_joined(SERVER_NAMES)}",
-    )
+
+
+def _add_servers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--endpoints",
-        type=urls,
-        default=(),
-        metavar="URL,URL",
-        help="measure also the cluster that runs there; it overwrites keys that are named after the workloads",
+        "--servers",
+        type=names(SERVER_NAMES),
+        default=argparse.SUPPRESS,
+        metavar="S,S",
+        help=f"HTTP servers, where there is a choice: {_joined(SERVER_NAMES)}; the fastest of each unless given",
     )
-    parser.add_argument("--output", type=Path, default=Path("stats"), help="folder for the results (stats)")
-    parser.set_defaults(run=run_compare)
+
+
+def _add_output(
+    parser: argparse.ArgumentParser, folder: str, run: Callable[[argparse.Namespace, Console], int]
+) -> None:
+    parser.add_argument("--output", type=Path, default=Path(folder), help=f"folder of the results ({folder})")
+    parser.set_defaults(run=run)
 
 
 def run_compare(options: argparse.Namespace, console: Console) -> int:
-    output: Path = options.output
+    return _measure(_plan(options, console), options.output, console)
+
+
+def run_compose(options: argparse.Namespace, console: Console) -> int:
+    found = options.compose
+    targets = [deployment(file, own_ports=len(found) > 1) for file in found]
+    return _measure(_grid(options, console, targets, "compose"), options.output, console)
+
+
+def run_attribute(options: argparse.Namespace, console: Console) -> int:
+    chains = _chains(options)
+    [tool, *_] = _tools(getattr(options, "tools", None), console)
+    cells = plan.switches(tool, chains, options.users, options.seconds, options.rounds)
+    return _measure(cells, options.output, console)
+
+
+def run_report(options: argparse.Namespace, console: Console) -> int:
+    summary = read_summary(options.output)
+    _report(options.output, summary)
+    _show(summary, options.output, console)
+    return 0
+
+
+def _measure(cells: Sequence[plan.Cell], output: Path, console: Console) -> int:
     _check_writable(output)
-    _raise_file_limit()
-    cells = _plan(options, console)
+    raise_file_limit(cells)
     facts = environment.describe()
     runs = sum(cell.rounds * len(cell.targets) for cell in cells)
     console.print(f"{runs} runs, about {_minutes(plan.estimate(cells))}; {facts['disk']}")
@@ -123,16 +241,7 @@ def run_compare(options: argparse.Namespace, console: Console) -> int:
         measured = compare(cells, progress)
     summary = Summary(facts, _command(), measured.runs, measured.starts, measured.versions)
     _write(output, measured, summary)
-    show(summary.rows, console)
-    _conclude(summary, output, console)
-    return 0
-
-
-def run_report(options: argparse.Namespace, console: Console) -> int:
-    summary = read_summary(options.output)
-    write_page(options.output, summary, write_plots(options.output, summary))
-    show(summary.rows, console)
-    _conclude(summary, options.output, console)
+    _show(summary, output, console)
     return 0
 
 
@@ -140,42 +249,95 @@ def _write(output: Path, measured: Measured, summary: Summary) -> None:
     try:
         write_raw(output, measured.raw)
         write_summary(output, summary)
-        write_page(output, summary, write_plots(output, summary))
+        _report(output, summary)
     except OSError as error:
         raise BenchmarkError(f"the results cannot be written: {error}") from error
 
 
-def _conclude(summary: Summary, output: Path, console: Console) -> None:
-    lost = words.losses(summary.rows)
-    if lost:
-        console.print("Where etcd is better:", *lost, sep="\n  ")
+def _report(output: Path, summary: Summary) -> None:
+    write_page(output, summary, write_plots(output, summary), layers.write_bars(output, summary))
+
+
+def _show(summary: Summary, output: Path, console: Console) -> None:
+    show(summary.rows, console)
+    layers.show_layers(summary, console)
+    for title, told in (
+        (f"Where {YARDSTICK} is better:", words.losses(summary.rows)),
+        ("Where the load generator may be what was measured:", words.limited(summary.rows)),
+    ):
+        if told:
+            console.print(title, *told, sep="\n  ")
     console.print(f"Report: {output / 'index.html'}")
 
 
 def _plan(options: argparse.Namespace, console: Console) -> list[plan.Cell]:
-    """The standard plan, or the grid that the flags ask for."""
-    targets = _targets(options)
+    """The standard or the quick plan, or the grid that the flags ask for; for each infrastructure."""
+    shape = [f"--{name}" for name in SHAPE if hasattr(options, name)]
+    if options.quick and shape:
+        raise BenchmarkError(f"--quick is a plan of its own: leave out {', '.join(shape)}, or --quick")
     tools = _tools(getattr(options, "tools", None), console)
-    shape = ("users", "rounds", "seconds", "tools", "workloads", "targets", "servers")
-    if not any(hasattr(options, name) for name in shape):
-        return plan.standard(tools, targets)
+    cells = []
+    for place, infrastructure in enumerate(options.infrastructures):
+        targets = _targets(options, infrastructure)
+        if options.endpoints and place == 0:
+            targets.append(running_elsewhere(options.endpoints))
+        if options.quick:
+            cells += plan.quick(tools, targets, infrastructure)
+        elif shape:
+            cells += _grid(options, console, targets, infrastructure)
+        else:
+            cells += plan.standard(tools, targets, infrastructure)
+    return cells
+
+
+def _grid(
+    options: argparse.Namespace, console: Console, targets: Sequence[Target], section: str
+) -> list[plan.Cell]:
     return plan.grid(
-        tools,
+        _tools(getattr(options, "tools", None), console),
         [WORKLOADS[name] for name in getattr(options, "workloads", WORKLOADS)],
         getattr(options, "users", USERS),
         getattr(options, "seconds", SECONDS),
         getattr(options, "rounds", ROUNDS),
         targets,
+        section,
     )
 
 
-def _targets(options: argparse.Namespace) -> list[Target]:
-    names = getattr(options, "targets", tuple(CATALOGUE))
-    servers = getattr(options, "servers", SERVER_NAMES)
-    targets = [target for name in names for target in resolve(name, servers)]
-    if options.endpoints:
-        targets.append(running_elsewhere(options.endpoints))
-    return targets
+def _targets(options: argparse.Namespace, infrastructure: str) -> list[Target]:
+    """What is named; else all that is there, or what is quick."""
+    check_available(QUICK[-1], infrastructure)
+    if options.quick:
+        return [target for name in QUICK for target in resolve(name, infrastructure, SERVER_NAMES)]
+    servers = getattr(options, "servers", None)
+    found = []
+    for name in getattr(options, "targets", available()):
+        on_servers = resolve(name, infrastructure, servers)
+        if hasattr(options, "targets") and not on_servers:
+            raise BenchmarkError(
+                f"{name} does not run on {_joined(servers or ())}; it does on {_joined(SERVERS[name])}"
+            )
+        found += on_servers
+    return found
+
+
+def _chains(options: argparse.Namespace) -> list[attribution.Chain]:
+    """A chain for each variant and server.
+
+    :raises BenchmarkError: a variant that is named, or the one that it is compared with, is not there.
+    """
+    there = available()
+    variants = getattr(options, "targets", [name for name in SERVERS if name in there])
+    servers = getattr(options, "servers", None)
+    chains = []
+    for name in variants:
+        check_available(name, EMBEDDED)
+        check_available(attribution.WITH_HASH_MAP.get(name, name), EMBEDDED)
+        chosen = SERVERS[name][:1] if servers is None else servers
+        chains += [attribution.chain(name, server) for server in chosen if server in SERVERS[name]]
+    if not chains:
+        raise BenchmarkError(f"none of {_joined(variants)} runs on {_joined(servers or ())}")
+    return chains
 
 
 def _tools(asked: Sequence[str] | None, console: Console) -> list[str]:
@@ -211,12 +373,6 @@ def _progress(console: Console, seconds: float) -> Iterator[Tell]:
             bar.update(task, description=text or None, advance=done)
 
         yield tell
-
-
-def _raise_file_limit() -> None:
-    """A connection is a file, in the tools and in the nodes; both inherit our limit."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _check_writable(output: Path) -> None:

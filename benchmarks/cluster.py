@@ -11,13 +11,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from benchmarks.commands import NodePlace, executable, node_commands
 from benchmarks.errors import BenchmarkError
 from benchmarks.keys import NodeClient
-from benchmarks.targets import NodePlace, Target, executable, node_command
+from benchmarks.targets import Target
 
 #: Where `benchmarks`, `v1`, `v2` and `v3` are: commands and the scripts' paths are relative to it.
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,12 +82,16 @@ class Cluster:
         self.endpoints: tuple[str, ...] = target.endpoints
         self.version = ""
         self.commands: list[str] = []
-        self._nodes: list[subprocess.Popen[bytes]] = []
+        self._nodes: list[_Process] = []
         self._directory: Path | None = None
 
     @property
-    def pids(self) -> list[int]:
-        return [node.pid for node in self._nodes]
+    def pids(self) -> dict[str, list[int]]:
+        """The processes of each node; empty where they cannot be seen."""
+        found: dict[str, list[int]] = {}
+        for node in self._nodes:
+            found.setdefault(node.node, []).append(node.process.pid)
+        return found
 
     def start(self) -> None:
         """Start the nodes and wait until each knows a leader."""
@@ -108,19 +114,19 @@ class Cluster:
     def terminate(self) -> None:
         """Ask the nodes to end; do not wait."""
         for node in self._nodes:
-            node.terminate()
+            node.process.terminate()
 
     def stop(self) -> None:
         """End the nodes, and what they may have started."""
-        family = [process for node in self._nodes for process in _family(node.pid)]
+        family = [process for node in self._nodes for process in _family(node.process.pid)]
         self.terminate()
         deadline = time.monotonic() + STOPPED_WITHIN
         for node in self._nodes:
             try:
-                node.wait(max(0.1, deadline - time.monotonic()))
+                node.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                node.kill()
-                node.wait()
+                node.process.kill()
+                node.process.wait()
         for process in family:
             if process.is_running():  # psutil compares the start times: never a stranger with the same number
                 process.kill()
@@ -132,37 +138,25 @@ class Cluster:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def check_alive(self) -> None:
-        """:raises BenchmarkError: a node has ended by itself."""
-        for number, node in enumerate(self._nodes, start=1):
-            if node.poll() is not None:
+        """:raises BenchmarkError: a process of a node has ended by itself."""
+        for node in self._nodes:
+            if node.process.poll() is not None:
                 raise BenchmarkError(
-                    f"{self.target.name}: node n{number} ended with status {node.returncode}; "
-                    f"it said: {self._last_words(number)}"
+                    f"{self.target.name}: node {node.node} ended with status {node.process.returncode}; "
+                    f"it said: {node.last_words()}"
                 )
 
     def _start_nodes(self, directory: Path) -> None:
-        ports = free_ports(2 * self.target.nodes)
+        ports = iter(free_ports(3 * self.target.nodes))
+        names = [f"n{number}" for number in range(1, self.target.nodes + 1)]
         places = [
-            NodePlace(
-                f"n{number}", ports[2 * number - 2], ports[2 * number - 1], str(directory / f"n{number}")
-            )
-            for number in range(1, self.target.nodes + 1)
+            NodePlace(name, next(ports), next(ports), next(ports), str(directory / name)) for name in names
         ]
         self.endpoints = tuple(place.client_url for place in places)
         for place in places:
-            command = node_command(self.target, place, places, directory.name)
-            self.commands.append(" ".join(command).replace(str(directory), "DATA"))
-            with (directory / f"{place.name}.log").open("wb") as log:
-                self._nodes.append(
-                    subprocess.Popen(
-                        [*_end_with_us(), *executable(command)],
-                        cwd=ROOT,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        process_group=0,  # an interrupt from the keyboard is for us; we end the nodes
-                    )
-                )
+            for part, command in enumerate(node_commands(self.target, place, places, directory.name)):
+                self.commands.append(" ".join(command).replace(str(directory), "DATA"))
+                self._nodes.append(_start(place.name, command, directory / f"{place.name}-{part}.log"))
 
     def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + (HEALTHY_WITHIN if self._nodes else ANSWERING_WITHIN)
@@ -171,16 +165,39 @@ class Cluster:
                 while not client.healthy():
                     self.check_alive()
                     if time.monotonic() > deadline:
-                        said = f"; its log ends: {self._last_words(number)}" if self._nodes else ""
+                        said = self._last_words(f"n{number}")
                         raise BenchmarkError(f"{self.target.name}: {endpoint}/health is not good{said}")
                     time.sleep(0.05)
 
-    def _last_words(self, number: int) -> str:
-        if self._directory is None:
-            return "nothing"
-        log = self._directory / f"n{number}.log"
-        lines = log.read_text(errors="replace").strip().splitlines()
+    def _last_words(self, name: str) -> str:
+        said = " / ".join(node.last_words() for node in self._nodes if node.node == name)
+        return f"; its log ends: {said}" if said else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """A process of the node that is called ``node``, and what it has said so far."""
+
+    node: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "nothing"
+
+
+def _start(node: str, command: Sequence[str], log: Path) -> _Process:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*_end_with_us(), *executable(command)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,  # an interrupt from the keyboard is for us; we end the nodes
+        )
+    return _Process(node, process, log)
 
 
 def _end_with_us() -> list[str]:

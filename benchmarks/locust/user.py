@@ -5,6 +5,9 @@ it all go to ``--host``.  ``WARM_UP`` (seconds, 0.5 unless given) is what passes
 before anything is counted.  ``MEASURE`` (seconds) ends the run when so much has been counted; ``-t`` ends it too,
 but begins before the users do.  At the end one line is printed: RESULT and a JSON object, the same as wrk's.
 
+With ``--processes`` the master tells its workers the window to count in (all are on one machine, and so on one
+monotonic clock), and they send it what they have counted; alone, a process tells itself.
+
 Locust's own statistics round to whole milliseconds, which is too coarse for a store that answers within one.
 """
 
@@ -19,8 +22,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import gevent
-import gevent.event
 from locust import FastHttpUser, events, task
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 VALUES = range(1, 101)
@@ -29,30 +32,29 @@ READ_KEYS = 100
 _endpoints = [url for url in os.environ.get("ENDPOINTS", "").split(",") if url]
 _warm_up = float(os.environ.get("WARM_UP", "0.5"))
 _measure = float(os.environ.get("MEASURE", "0"))
-_numbers = itertools.count(1)
+_numbers = itertools.count()
+
+WINDOW, COUNTED = "window", "counted"  # messages: from the master to its workers, and back
+MOST_PROCESSES = 1009  # a prime: no number of nodes divides it, or a process's users would all be on one node
+COUNTED_WITHIN = 5.0  # s that workers may take to send what they have counted
 
 
 class Recorder:
-    """Counts answers and latencies from ``start()`` to ``stop()``."""
+    """Counts answers and latencies from ``began`` to ``ended``, on the monotonic clock."""
 
     def __init__(self) -> None:
-        self.began: float | None = None
-        self.ended: float | None = None
+        self.began = float("inf")
+        self.ended = float("inf")
         self.latencies: Counter[int] = Counter()
         self.statuses: Counter[int] = Counter()
         self.per_node: Counter[str] = Counter()
         self.socket_errors = 0
         self.wrong_values = 0
         self.total_us = 0
-
-    def start(self) -> None:
-        self.began = time.monotonic()
-
-    def stop(self) -> None:
-        self.ended = self.ended or time.monotonic()
+        self.cpu_seconds = 0.0
 
     def add(self, node: str, milliseconds: float, status: int) -> None:
-        if self.began is None or self.ended is not None:
+        if not self.began <= time.monotonic() < self.ended:
             return
         if not status:
             self.socket_errors += 1
@@ -66,14 +68,35 @@ class Recorder:
         self.per_node[node] += 1
         self.total_us += microseconds
 
+    def counted(self) -> dict[str, Any]:
+        """What ``merge`` takes, fit for a message."""
+        return {
+            "latencies": list(self.latencies.items()),
+            "statuses": list(self.statuses.items()),
+            "per_node": list(self.per_node.items()),
+            "socket_errors": self.socket_errors,
+            "wrong_values": self.wrong_values,
+            "total_us": self.total_us,
+            "cpu_seconds": self.cpu_seconds,
+        }
+
+    def merge(self, counted: dict[str, Any]) -> None:
+        """Add what another process has counted in the same window."""
+        self.latencies.update(dict(counted["latencies"]))
+        self.statuses.update(dict(counted["statuses"]))
+        self.per_node.update(dict(counted["per_node"]))
+        self.socket_errors += counted["socket_errors"]
+        self.wrong_values += counted["wrong_values"]
+        self.total_us += counted["total_us"]
+        self.cpu_seconds += counted["cpu_seconds"]
+
     def result(self) -> dict[str, Any]:
-        began = self.began or 0.0
-        ended = max(self.ended or time.monotonic(), began)
         requests = self.latencies.total()
         return {
             "requests": requests,
-            "seconds": round(ended - began, 6),
-            "window": [began, ended],
+            "seconds": round(self.ended - self.began, 6),
+            "window": [self.began, self.ended],
+            "cpu_seconds": round(self.cpu_seconds, 3),
             "p50_us": self._percentile(0.5),
             "p90_us": self._percentile(0.9),
             "p99_us": self._percentile(0.99),
@@ -100,41 +123,103 @@ class Recorder:
 recorder = Recorder()
 
 
-_spawned = gevent.event.Event()
+class Counting:
+    """A process with users: it counts in the window that it is told, and tells what it has counted."""
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+        self._told = False
+        self._cpu_before = 0.0
+        runner.register_message(WINDOW, self._watch)
+
+    def _watch(self, *, msg: Any, **_: Any) -> None:
+        recorder.began = msg.data["began"]
+        if msg.data["ended"] is not None:
+            recorder.ended = msg.data["ended"]
+        gevent.spawn(self._count)
+
+    def _count(self) -> None:
+        gevent.sleep(max(0.0, recorder.began - time.monotonic()))
+        self._cpu_before = time.process_time()
+        if recorder.ended < float("inf"):
+            gevent.sleep(max(0.0, recorder.ended - time.monotonic()))
+            self.tell()
+
+    def tell(self) -> None:
+        """Once: at the end of the window, or of the test."""
+        if self._told or recorder.began > time.monotonic():
+            return
+        self._told = True
+        recorder.ended = min(recorder.ended, time.monotonic())
+        recorder.cpu_seconds = time.process_time() - self._cpu_before
+        self._runner.send_message(COUNTED, recorder.counted())
 
 
-def _count(environment: Any, **_: Any) -> None:
-    """When the test starts: a greenlet that counts between the warm-up and the end."""
+class Gathering:
+    """The process that leads: it chooses the window, gathers what the others counted, and ends the run."""
 
-    def run() -> None:
-        _spawned.wait()
-        gevent.sleep(_warm_up)
-        recorder.start()
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+        self._expected = self._gathered = 0
+        self.all = Recorder()
+        runner.register_message(COUNTED, self._gather)
+
+    def begin(self) -> None:
+        """All users run."""
+        if self._expected:
+            return
+        self._expected = getattr(self._runner, "worker_count", 1)
+        self.all.began = time.monotonic() + _warm_up
         if _measure:
-            gevent.sleep(_measure)
-            recorder.stop()
-            environment.runner.quit()
+            self.all.ended = self.all.began + _measure
+            gevent.spawn(self._conclude)
+        ended = self.all.ended if _measure else None
+        self._runner.send_message(WINDOW, {"began": self.all.began, "ended": ended})
 
-    gevent.spawn(run)
+    def _conclude(self) -> None:
+        before = time.process_time()
+        gevent.sleep(self.all.ended - time.monotonic())
+        if isinstance(self._runner, MasterRunner):
+            self.all.cpu_seconds += time.process_time() - before
+        deadline = time.monotonic() + COUNTED_WITHIN
+        while self._gathered < self._expected and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+        self._runner.quit()
+
+    def _gather(self, *, msg: Any, **_: Any) -> None:
+        self.all.merge(msg.data)
+        self._gathered += 1
+
+    def conclusion(self) -> str:
+        """The line that ends the output."""
+        if not self._expected:
+            return "LOST the run ended before all users had started"
+        if self._gathered < self._expected:
+            return f"LOST only {self._gathered} of {self._expected} processes told what they counted"
+        self.all.ended = min(self.all.ended, time.monotonic())
+        return "RESULT " + json.dumps(self.all.result())
 
 
-def _all_users_run(**_: Any) -> None:
-    _spawned.set()
-
-
-def _count_no_more(**_: Any) -> None:
-    recorder.stop()
-
-
-def _tell(**_: Any) -> None:
-    print("RESULT " + json.dumps(recorder.result()), flush=True)
+def _follow(environment: Any, runner: Any, **_: Any) -> None:
+    """When locust is ready: this process gets its part, or both parts if it is alone."""
+    if isinstance(runner, WorkerRunner | LocalRunner):
+        counting = Counting(runner)
+        environment.events.test_stop.add_listener(lambda **_: counting.tell())
+    if isinstance(runner, MasterRunner | LocalRunner):
+        gathering = Gathering(runner)
+        environment.events.spawning_complete.add_listener(lambda **_: gathering.begin())
+        environment.events.quitting.add_listener(lambda **_: print(gathering.conclusion(), flush=True))
 
 
 # Locust's EventHook has no annotations.
-events.test_start.add_listener(_count)  # type: ignore[no-untyped-call]
-events.spawning_complete.add_listener(_all_users_run)  # type: ignore[no-untyped-call]
-events.test_stop.add_listener(_count_no_more)  # type: ignore[no-untyped-call]
-events.quitting.add_listener(_tell)  # type: ignore[no-untyped-call]
+events.init.add_listener(_follow)  # type: ignore[no-untyped-call]
+
+
+def _number(runner: Any) -> int:
+    """A number, from 1, that no other user has in any process; a process's users take the nodes in turn."""
+    stride = MOST_PROCESSES if isinstance(runner, WorkerRunner) else 1
+    number: int = next(_numbers) * stride + max(0, runner.worker_index) + 1
+    return number
 
 
 class KeyUser(FastHttpUser):
@@ -148,7 +233,7 @@ class KeyUser(FastHttpUser):
     may_be_missing = False
 
     def __init__(self, environment: Any) -> None:
-        self.number = next(_numbers)
+        self.number = _number(environment.runner)
         if _endpoints:
             self.host = _endpoints[(self.number - 1) % len(_endpoints)]
         super().__init__(environment)

@@ -8,10 +8,11 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.report import words
+from benchmarks.report import layers, words
+from benchmarks.report.plots import Picture
 from benchmarks.results import SUMMARY, Row, Summary
 from benchmarks.statistics import Ratio
-from benchmarks.targets import YARDSTICK
+from benchmarks.targets import IN_MEMORY, YARDSTICK
 from benchmarks.workloads import WORKLOADS
 
 STYLE = """
@@ -19,6 +20,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 84rem;
        margin: 2rem auto 4rem; padding: 0 1.2rem; }
 h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.25rem; margin-top: 2.4rem; }
+h3 { font-size: 1.05rem; margin-top: 1.6rem; } summary { cursor: pointer; }
 p, li { max-width: 60rem; } .quiet { color: #5a5a5a; }
 img { width: 100%; max-width: 70rem; height: auto; }
 .scroll { overflow-x: auto; }
@@ -41,8 +43,9 @@ LEGEND = (
     "Each figure is the median of the rounds. <b>±</b> is half the distance between the extreme rounds. "
     f"A <b>ratio</b> is the median of the rounds' ratios to {YARDSTICK} in the same round, with the smallest and "
     "the largest beside it. <b>CPU</b> is user and system time of all nodes of the target, divided by the "
-    "requests; <b>memory</b> is the resident memory of all nodes. <b>404</b> counts right answers to a GET or "
-    "DELETE after another user's DELETE; <b>errors</b> counts every other answer that is not 2xx, lost "
+    "requests; <b>nodes</b> shows each by itself: the CPU that it kept busy (100 % is one), its resident "
+    "memory. <b>Idle</b> is the CPU of the targets that waited for their turn. <b>404</b> counts right answers to a "
+    "GET or DELETE after another user's DELETE; <b>errors</b> counts every other answer that is not 2xx, lost "
     "connections, time-outs, and reads of a value that the user did not write. <b>Load CPU</b> is what the load "
     "generator itself used; 100 % is one CPU, and it takes it from the same machine."
 )
@@ -62,27 +65,35 @@ HEADINGS = (
     "404",
     "CPU us<br>/ request",
     "ratio",
-    "memory<br>MiB",
+    "nodes:<br>CPU %",
+    "nodes:<br>MiB",
     "load<br>CPU",
+    "idle<br>CPU",
 )
 LEFT = (1, 2)
 
 
-def write_page(output: Path, summary: Summary, plots: Sequence[Path]) -> Path:
+def write_page(
+    output: Path, summary: Summary, pictures: Sequence[Picture], layer_bars: Sequence[Path] = ()
+) -> Path:
     file = output / "index.html"
-    file.write_text(page(summary, plots))
+    file.write_text(page(summary, pictures, layer_bars))
     return file
 
 
-def page(summary: Summary, plots: Sequence[Path]) -> str:
+def page(summary: Summary, pictures: Sequence[Picture], layer_bars: Sequence[Path] = ()) -> str:
     rows = summary.rows
     sections = [
         "<h1>Key-value services on Raft, beside etcd</h1>",
         f'<p class="quiet">{escape(summary.environment.get("date", ""))} · '
         f"<code>{escape(summary.command)}</code></p>",
         _at_a_glance(rows),
-        *(_picture(plot) for plot in plots),
-        *(_table(tool, list(of_tool)) for tool, of_tool in groupby(rows, key=lambda row: row.tool)),
+        layers.section(summary),
+        *(_picture(file, "What the layers cost") for file in layer_bars),
+        *(
+            _section(name, list(of_section), [each for each in pictures if each.section == name])
+            for name, of_section in groupby(rows, key=lambda row: row.section)
+        ),
         f'<p class="quiet">{LEGEND}</p>',
         _losses(rows),
         _method(summary),
@@ -99,9 +110,9 @@ def page(summary: Summary, plots: Sequence[Path]) -> str:
 
 def _at_a_glance(rows: Sequence[Row]) -> str:
     lines = []
-    for (tool, target), ratios in _ratios(rows).items():
+    for (section, tool, target), ratios in _ratios(rows).items():
         text = ", ".join(f"{name} {_range(each)}" for name, each in ratios.items() if each)
-        lines.append(f"<li><b>{escape(target)}</b> ({tool}): {text}</li>")
+        lines.append(f"<li><b>{escape(target)}</b> ({escape(section)}, {tool}): {text}</li>")
     if not lines:
         return ""
     return (
@@ -110,13 +121,14 @@ def _at_a_glance(rows: Sequence[Row]) -> str:
     )
 
 
-def _ratios(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, list[float]]]:
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+def _ratios(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, list[float]]]:
+    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for row in rows:
         if row.throughput_ratio is None:
             continue
         ratios = found.setdefault(
-            (row.tool, row.target), {"throughput": [], "p99": [], "CPU per request": []}
+            (row.section, row.tool, words.target_name(row)),
+            {"throughput": [], "p99": [], "CPU per request": []},
         )
         for name, ratio in zip(ratios, (row.throughput_ratio, row.p99_ratio, row.cpu_ratio), strict=True):
             if ratio is not None:
@@ -129,9 +141,25 @@ def _range(values: Sequence[float]) -> str:
     return f"{low}x" if low == high else f"{low}x to {high}x"
 
 
-def _picture(file: Path) -> str:
+def _picture(file: Path, text: str) -> str:
     data = base64.b64encode(file.read_bytes()).decode()
-    return f'<p><img alt="Throughput and p99 against users" src="data:image/png;base64,{data}"></p>'
+    return f'<p><img alt="{escape(text)}" src="data:image/png;base64,{data}"></p>'
+
+
+def _section(name: str, rows: Sequence[Row], pictures: Sequence[Picture]) -> str:
+    """One infrastructure: pictures, then a table for each tool."""
+    in_memory = {row.durability for row in rows} == {IN_MEMORY, "fsync"}
+    note = (
+        f"<p>A standalone service keeps its data in memory alone, where {YARDSTICK} waits for its disk: "
+        "a PUT's ratios compare what each is, not the same promise.</p>"
+        if in_memory and not words.is_chain(name)
+        else ""
+    )
+    return (
+        f"<h2>{escape(words.section_title(name))}</h2>{note}"
+        + "".join(_picture(each.file, each.text) for each in pictures)
+        + "".join(_table(tool, list(of_tool)) for tool, of_tool in groupby(rows, key=lambda row: row.tool))
+    )
 
 
 def _table(tool: str, rows: Sequence[Row]) -> str:
@@ -146,7 +174,7 @@ def _table(tool: str, rows: Sequence[Row]) -> str:
         for _, of_users in groupby(of_workload, key=lambda row: row.users):
             body += [_line(row, first=number == 0) for number, row in enumerate(of_users)]
     return (
-        f'<h2>Load from {tool}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<h3>Load from {tool}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -155,7 +183,7 @@ def _line(row: Row, *, first: bool) -> str:
     generator = words.percent(row.generator_cpu)
     cells = [
         _cell(str(row.users) if first else ""),
-        _cell(escape(row.target), "left"),
+        _cell(escape(words.target_name(row)), "left"),
         _cell(f"{row.durability}, {row.reads}", "left"),
         _cell(words.count(row.throughput)),
         _cell(f"{words.scatter(row)} of {row.rounds}"),
@@ -168,8 +196,10 @@ def _line(row: Row, *, first: bool) -> str:
         _cell(words.count(row.missing) if row.missing else ""),
         _cell(words.optional(row.cpu_us)),
         _ratio_cell(row.cpu_ratio, more_is_better=False),
-        _cell(words.optional(row.memory_mib)),
+        _cell(words.of_nodes([*row.node_cpu.values()], 100)),
+        _cell(words.of_nodes([*row.node_memory_mib.values()])),
         _cell(generator, "worse" if words.at_limit(row) else ""),
+        _cell(words.UNKNOWN if row.others_cpu is None else words.percent(row.others_cpu)),
     ]
     return f"<tr{' class=first' if first else ''}>{''.join(cells)}</tr>"
 
@@ -192,7 +222,9 @@ def _losses(rows: Sequence[Row]) -> str:
     if not any(row.throughput_ratio for row in rows):
         return ""
     text = (
-        _list(lost) if lost else "<p>In none of the cells above, by throughput, p99 or CPU per request.</p>"
+        _list(map(escape, lost))
+        if lost
+        else "<p>In none of the cells above, by throughput, p99 or CPU per request.</p>"
     )
     return f"<h2>Where {YARDSTICK} is better</h2>{text}"
 
@@ -228,10 +260,12 @@ def _notes(summary: Summary) -> list[str]:
         for each in WORKLOADS.values()
         if any(run.workload == each.name for run in summary.runs)
     ]
-    if any(words.at_limit(row) for row in summary.rows if row.tool == "locust"):
+    limited = words.limited(summary.rows)
+    if limited:
         notes.append(
-            "Locust, one Python process, kept its CPU busy where its load CPU is marked: those rows show "
-            "locust's limit as much as the target's."
+            "Where the load CPU is marked, the load generator kept nearly all CPUs busy that it can use, or "
+            "used more than the nodes did: those rows show the load generator's limit as much as the target's. "
+            f"They are:{_list(escape(each) for each in limited)}"
         )
     return notes
 

@@ -15,8 +15,9 @@ from benchmarks.results import Row
 
 LEGEND = (
     "Medians of the rounds. ±: half the distance between the extreme rounds. Ratios to etcd: median of the rounds' "
-    "ratios. CPU us: user + system time of all nodes of the target, a request; MiB: RSS of all its nodes. 404: right "
-    "answers where another user's DELETE came first. load CPU: what the load generator used, 100 % is one CPU."
+    "ratios. CPU us: user + system time of all nodes of the target, a request; nodes' CPU %, MiB: each node's CPU "
+    "and RSS. 404: right answers where another user's DELETE came first. load CPU: what the load generator used, "
+    "100 % is one CPU; ! where it may be what was measured."
 )
 
 
@@ -27,6 +28,10 @@ class Column:
     heading: str
     text: Callable[[Row], str]
     essential: bool = True
+
+
+def _load_cpu(row: Row) -> str:
+    return words.percent(row.generator_cpu) + (" !" if words.at_limit(row) else "")
 
 
 COLUMNS = (
@@ -41,13 +46,14 @@ COLUMNS = (
     Column("404", lambda row: words.count(row.missing) if row.missing else "", essential=False),
     Column("CPU us", lambda row: words.optional(row.cpu_us)),
     Column("ratio", lambda row: words.times(row.cpu_ratio)),
-    Column("MiB", lambda row: words.optional(row.memory_mib), essential=False),
-    Column("load CPU", lambda row: words.percent(row.generator_cpu), essential=False),
+    Column("nodes' CPU %", lambda row: words.of_nodes([*row.node_cpu.values()], 100), essential=False),
+    Column("MiB", lambda row: words.of_nodes([*row.node_memory_mib.values()]), essential=False),
+    Column("load CPU", _load_cpu, essential=False),
 )
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
-    for tool, of_tool in groupby(rows, key=lambda row: row.tool):
+    for (_, tool), of_tool in groupby(rows, key=lambda row: (row.section, row.tool)):
         found = list(of_tool)
         table = _table(tool, found, COLUMNS)
         if _width(table, console) > console.width:
@@ -77,7 +83,7 @@ def _table(tool: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
         table.add_row(
             "" if same_workload else row.workload,
             "" if same_cell else words.count(row.users),
-            row.target,
+            words.target_name(row),
             *(column.text(row) for column in columns),
         )
         before = row
@@ -85,10 +91,16 @@ def _table(tool: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
 
 
 def _title(tool: str, rows: Sequence[Row]) -> str:
-    """Durability and read mode: once where all rows share them, else by target."""
+    """Section, durability and read mode: once where all rows share them, else by target."""
+    title = f"{words.section_title(rows[0].section)}\nLoad from {tool}"
     modes = {(row.durability, row.reads) for row in rows}
     if len(modes) == 1:
         durability, reads = modes.pop()
-        return f"Load from {tool}; durability {durability}, reads {reads} in all rows"
-    by_target = {row.target: f"{row.target} {row.durability}/{row.reads}" for row in rows}
-    return f"Load from {tool}; durability/reads: {', '.join(by_target.values())}"
+        return f"{title}; durability {durability}, reads {reads} in all rows"
+    by_mode: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        names = by_mode.setdefault((row.durability, row.reads), [])
+        if words.target_name(row) not in names:
+            names.append(words.target_name(row))
+    told = [f"{durability}/{reads}: {', '.join(names)}" for (durability, reads), names in by_mode.items()]
+    return f"{title}; durability/reads {'; '.join(told)}"

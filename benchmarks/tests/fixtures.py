@@ -30,9 +30,17 @@ def run(target: str, users: int, number: int, throughput: float, **changes: obje
         "memory_mib": 120.0,
         "generator_cpu": 0.25,
         "command": f"wrk -c{users} http://127.0.0.1:8001",
+        "mean_ms": 3.0,
+        "node_cpu": {"n1": 0.5, "n2": 0.3, "n3": 0.2},
+        "node_memory_mib": {"n1": 60.0, "n2": 30.0, "n3": 30.0},
+        "others_cpu": 0.01,
         "raw": f"{target}/{infrastructure}/same-data/wrk-{users:04d}-users-round-{number}.txt",
     }
     return Run(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+#: What is known of nodes that run elsewhere.
+UNSEEN: dict[str, object] = {"cpu_us": None, "memory_mib": None, "node_cpu": {}, "node_memory_mib": {}}
 
 
 def summary() -> Summary:
@@ -47,8 +55,11 @@ def summary() -> Summary:
             run("etcd", 24, 1, 5000.0),
             run("v2.reactive-native", 24, 1, 4000.0),
             run("etcd", 24, 1, 900.0, tool="locust"),
-            run("endpoints", 24, 1, 900.0, tool="locust", cpu_us=None, memory_mib=None, generator_cpu=0.99),
+            run("endpoints", 24, 1, 900.0, tool="locust", generator_cpu=0.99, **UNSEEN),
         ],
-        starts={"etcd": ["etcd --name n1"], "v2.reactive-native": ["python -m v2.reactive --name n1"]},
-        versions={"etcd": "3.5.1"},
+        starts={
+            "etcd, cluster": ["etcd --name n1"],
+            "v2.reactive-native, embedded": ["python -m v2.reactive --name n1"],
+        },
+        versions={"etcd, cluster": "3.5.1"},
     )

@@ -17,7 +17,7 @@ from benchmarks.errors import BenchmarkError
         (["--seconds", "1.5"], "'1.5' is not a whole number"),
         (["--tools", "ab"], "'ab' is not one of wrk, locust"),
         (["--workloads", "same"], "'same' is not one of same-data, random-data, put-only, get-only"),
-        (["--targets", "etcd,zookeeper"], "'zookeeper' is not one of etcd, v2.reactive"),
+        (["--targets", "etcd,zookeeper"], "'zookeeper' is not one of etcd, v1.servlet, v1.reactive"),
         (["--servers", "uvicorn"], "'uvicorn' is not one of native, granian, hypercorn"),
         (["--endpoints", "localhost:2379"], "'localhost:2379' is not of the form http://host:port"),
         (["--endpoints", "http://localhost:x"], "is not of the form http://host:port"),

@@ -52,7 +52,7 @@ def test_stopping_ends_nodes_that_do_not_want_to_end_and_their_children(
     cluster = Cluster(Target("stubborn", "embedded", ("python", "-c", stubborn), nodes=1))
     with pytest.raises(BenchmarkError, match="is not good"):
         cluster.start()
-    [pid] = cluster.pids
+    [[pid]] = cluster.pids.values()
     family = [psutil.Process(pid), *psutil.Process(pid).children()]
     assert len(family) == 2
     cluster.stop()

@@ -48,6 +48,11 @@ def test_a_tool_without_a_result_is_quoted():
         parse("")
 
 
+def test_a_tool_that_says_why_it_has_no_result_is_quoted_with_that():
+    with pytest.raises(BenchmarkError, match="it said: LOST only 1 of 2 processes"):
+        parse("LOST only 1 of 2 processes told what they counted\nType Name\n-----\n")
+
+
 def test_a_result_that_lacks_something_is_refused():
     with pytest.raises(BenchmarkError, match="cannot be read"):
         parse('RESULT {"requests": 1, "statuses": {}}')
@@ -63,13 +68,23 @@ def test_wrk_gets_a_thread_and_the_same_number_of_connections_for_each_node():
     )
 
 
-def test_locust_gets_all_users_at_once_and_measures_after_the_warm_up():
+def test_locust_gets_all_users_at_once_on_all_cpus_and_measures_after_the_warm_up(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
     job = Job(WORKLOADS["same-data"], NODES, users=96, seconds=2)
     assert str(locust.command(job)) == (
         "ENDPOINTS=http://127.0.0.1:8001,http://127.0.0.1:8002,http://127.0.0.1:8003 WARM_UP=0.5 MEASURE=2 "
-        "locust -f benchmarks/locust/same_data.py --headless -u 96 -r 96 -t 8s --only-summary --loglevel WARNING "
-        "--exit-code-on-error 0"
+        "locust -f benchmarks/locust/same_data.py --headless --processes 4 -u 96 -r 96 -t 11s --only-summary "
+        "--loglevel WARNING --exit-code-on-error 0"
     )
+
+
+def test_each_process_of_locust_has_the_same_number_of_users_on_each_node(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    jobs = [Job(WORKLOADS["same-data"], NODES, users=users, seconds=1) for users in (3, 6, 15, 24, 27)]
+    assert [locust.processes(job) for job in jobs] == [1, 2, 1, 4, 3]
+    assert "--processes" not in str(locust.command(jobs[0]))
 
 
 def test_every_workload_has_its_scripts():
