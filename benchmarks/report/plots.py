@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.report import words
-from benchmarks.report.styles import DPI, Style, logarithmic, plain, styles
+from benchmarks.report.styles import DPI, Style, inches_above, logarithmic, plain, styles
 from benchmarks.results import Row, Run, Summary
 from benchmarks.statistics import Ratio
 
@@ -88,7 +88,7 @@ def _draw_lines(file: Path, rows: Sequence[Row], runs: Sequence[Run], looks: dic
     figure.suptitle(f"{_what(rows)}, load from {rows[0].tool}", x=0.01, ha="left", fontsize=13)
     legend_height = 0.28 * -(-len(labels) // 4) + 0.1
     figure.legend(handles, labels, loc="lower center", ncols=min(4, len(labels)), frameon=False, fontsize=11)
-    figure.tight_layout(rect=(0, legend_height / figure.get_figheight(), 1, 1))
+    figure.tight_layout(rect=(0, legend_height / figure.get_figheight(), 1, inches_above(figure, 0.4)))
     figure.savefig(file, dpi=DPI)
     plt.close(figure)
 
@@ -190,6 +190,6 @@ def _draw_bars(file: Path, rows: Sequence[Row], looks: dict[str, Style]) -> None
         ha="left",
         fontsize=13,
     )
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, inches_above(figure, 0.35)))
     figure.savefig(file, dpi=DPI)
     plt.close(figure)

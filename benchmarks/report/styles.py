@@ -17,8 +17,9 @@ from benchmarks.targets import GRANIAN, HYPERCORN, NATIVE, SERVERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-DPI = 130
+DPI = 100
 
 # Okabe and Ito's palette: told apart with every kind of colour vision.  The yardstick is black.
 BLACK = "#000000"
@@ -47,6 +48,11 @@ def styles(targets: Iterable[str]) -> dict[str, Style]:
         line, marker = ("-", "X") if is_yardstick(name) else LINES.get(server, OTHER_LINE)
         found[name] = Style(BLACK if is_yardstick(name) else known[variant], line, marker)
     return found
+
+
+def inches_above(figure: Figure, inches: float) -> float:
+    """Where the panels end, as a share of the height, for a title of the whole picture above them."""
+    return 1 - inches / float(figure.get_figheight())
 
 
 def plain(axes: Axes, *, grid: str) -> None:
