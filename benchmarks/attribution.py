@@ -4,15 +4,18 @@ A chain starts at three embedded nodes with fsync and takes one layer away at a 
 that layer's:
 
     embedded                    -  the same with --unsafe-no-fsync        =  WAL (fsync)
-    embedded, no fsync          -  standalone-linearizable, same server   =  Raft (consensus and network)
-    standalone, SQL             -  standalone of the HashMap variant      =  store: SQL in place of a HashMap
+    embedded, no fsync, SQL     -  the same of the HashMap variant        =  store: SQL in place of a HashMap
+    embedded, no fsync, HashMap -  standalone-linearizable, same server   =  Raft (consensus and network)
     standalone, HashMap         -  a bare application on the same server  =  front (framework, keyspace, HashMap)
     bare application            itself                                    =  HTTP server
+
+The store is switched in the cluster, because a standalone service has no batches: there SQL pays for each operation.
 
 The HashMap variants have no store to take away, and the native server has no bare application: its last row is server
 and front in one.  The layers of a chain add up to its first target by construction.
 
-Raft's share holds the two further replicas' part of a write (their log, their store) and the hop between nodes.
+Raft's share holds the two further replicas' part of a write and the hops between nodes, and the store's share the
+work of all three stores.
 Costs: CPU us per request of all nodes, or the mean latency.  Every node has the same number of users, a standalone
 one a third of the cluster's.  A latency holds the waiting of these users for one another: with one user a node it is
 the layer's own, with many it follows the CPU.
@@ -89,11 +92,12 @@ class Chain:
 def chain(name: str, server: str) -> Chain:
     """The chain of the variant ``name`` on ``server``."""
     cluster = variant(name, EMBEDDED, server)
-    steps = [(WAL, cluster), (RAFT, without_fsync(cluster))]
-    alone = variant(name, LINEARIZABLE, server)
-    if name in WITH_HASH_MAP:
-        steps.append((STORE, alone))
-        alone = variant(WITH_HASH_MAP[name], LINEARIZABLE, server)
+    steps = [(WAL, cluster)]
+    plain = WITH_HASH_MAP.get(name, name)
+    if plain != name:
+        steps.append((STORE, without_fsync(cluster)))
+    steps.append((RAFT, without_fsync(variant(plain, EMBEDDED, server))))
+    alone = variant(plain, LINEARIZABLE, server)
     if server == NATIVE:
         steps.append((FRONT_AND_SERVER, alone))
     else:

@@ -84,14 +84,14 @@ def run_granian(interface: str, host: str, port: int) -> None:
         http=HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
-        backpressure=BLOCKING_THREADS,
+        backpressure=BACKLOG,
         blocking_threads=BLOCKING_THREADS,
         log_enabled=False,
     ).serve()
 
 
-#: For WSGI: as many requests are in the application's hands at once.
-BLOCKING_THREADS = 32
+#: For WSGI: at most as many requests are in the application's hands at once; as the services have it.
+BLOCKING_THREADS = 1024
 
 
 def run_hypercorn(interface: str, host: str, port: int) -> None:

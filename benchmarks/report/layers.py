@@ -28,7 +28,7 @@ LEGEND = (
     "A layer's share is what a request costs less without it: the median of the rounds' differences between two "
     "targets that took turns. Where the rounds disagree on the sign, or agree that it is negative, there is none. "
     "Below 0, what is not told apart says that the layers cost more by themselves than the whole. "
-    "Raft holds the other two replicas' part of a write, their log and store included, and the hops between nodes."
+    "Raft holds the other two replicas' part of a write and the hops between nodes; the store is that of all three."
 )
 
 

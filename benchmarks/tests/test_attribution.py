@@ -24,7 +24,7 @@ from benchmarks.targets import SERVERS
 from benchmarks.tests.fixtures import run
 
 SQL = chain("v1.servlet", "granian")
-EMBEDDED, NO_FSYNC, ALONE, WITH_HASH_MAP, BARE = [target.label for target in SQL.targets]
+EMBEDDED, NO_FSYNC, WITH_HASH_MAP, ALONE, BARE = [target.label for target in SQL.targets]
 
 
 def costs(**changes: dict[int, float]) -> dict[str, dict[int, float]]:
@@ -32,8 +32,8 @@ def costs(**changes: dict[int, float]) -> dict[str, dict[int, float]]:
     found = {
         EMBEDDED: {1: 100.0, 2: 102.0},
         NO_FSYNC: {1: 80.0, 2: 82.0},
-        ALONE: {1: 30.0, 2: 32.0},
-        WITH_HASH_MAP: {1: 20.0, 2: 22.0},
+        WITH_HASH_MAP: {1: 70.0, 2: 72.0},
+        ALONE: {1: 20.0, 2: 22.0},
         BARE: {1: 15.0, 2: 17.0},
     }
     return {**found, **changes}
@@ -48,8 +48,8 @@ def attributed(found: dict[str, dict[int, float]]) -> Attribution:
 def test_a_chain_takes_one_layer_away_at_a_time():
     assert [(each.layer, each.above.label) for each in SQL.switches] == [
         (WAL, "v1.servlet-granian, embedded"),
-        (RAFT, "v1.servlet-granian, embedded-no-fsync"),
-        (STORE, "v1.servlet-granian, standalone-linearizable"),
+        (STORE, "v1.servlet-granian, embedded-no-fsync"),
+        (RAFT, "v2.servlet-granian, embedded-no-fsync"),
         (FRONT, "v2.servlet-granian, standalone-linearizable"),
         (SERVER, "bare-wsgi-granian, bare"),
     ]
@@ -100,7 +100,7 @@ def test_noise_and_negative_differences_have_no_share():
     assert (noisy.shares[0].verdict, noisy.shares[0].share) == (NOISE, None)
     dearer = attributed(costs(**{NO_FSYNC: {1: 120.0, 2: 110.0}}))
     assert (dearer.shares[0].verdict, dearer.shares[0].share) == (NEGATIVE, None)
-    assert dearer.unexplained == pytest.approx(1 - (84 + 10 + 5 + 16) / 101)
+    assert dearer.unexplained == pytest.approx(1 - (44 + 50 + 5 + 16) / 101)
 
 
 def test_a_layer_that_costs_more_than_the_whole_has_no_share():
@@ -137,7 +137,7 @@ def test_costs_are_read_from_the_runs_of_the_chains_section_alone():
             mean_ms=cost / 10,
         )
         for workload in ("put-only", "get-only")
-        for target, cost in zip(SQL.targets, (100.0, 80.0, 30.0, 20.0, 15.0), strict=True)
+        for target, cost in zip(SQL.targets, (100.0, 80.0, 70.0, 20.0, 15.0), strict=True)
         for number in (1, 2)
     ]
     strangers = [replace(each, section="embedded", cpu_us=1.0) for each in runs]

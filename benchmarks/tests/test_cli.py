@@ -1,16 +1,20 @@
+import resource
 import shutil
 from pathlib import Path
 
 import pytest
 
-from benchmarks import cli
+from benchmarks import cli, plan, targets
 from benchmarks.errors import BenchmarkError
+from benchmarks.limits import raise_file_limit
+from benchmarks.workloads import WORKLOADS
 
 
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
         (["--users", "0"], "'0' is not a whole number from 1"),
+        (["--infrastructures", "cluster"], "'cluster' is not one of embedded, independent, standalone"),
         (["--users", "3,x"], "'x' is not a whole number"),
         (["--users", ""], "'' is not a whole number"),
         (["--rounds", "-1"], "--rounds"),
@@ -76,3 +80,87 @@ def test_endpoints_are_one_more_target_of_the_standard_plan(monkeypatch: pytest.
     cells = cli._plan(options, cli.Console())
     [existing] = {target for cell in cells for target in cell.targets if target.endpoints}
     assert existing.endpoints == ("http://10.0.0.1:2379", "http://10.0.0.2:2379")
+
+
+def planned(*flags: str) -> list[plan.Cell]:
+    return cli._plan(cli._parser().parse_args(["compare", *flags]), cli.Console())
+
+
+@pytest.fixture
+def everything_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "installed", lambda module: True)
+    monkeypatch.setattr(shutil, "which", lambda program: program)
+
+
+@pytest.mark.usefixtures("everything_is_there")
+def test_without_flags_every_variant_on_its_fastest_server_stands_beside_etcd():
+    found = {target.name for cell in planned() for target in cell.targets}
+    assert found == {"etcd", *(f"{name}-{servers[0]}" for name, servers in targets.SERVERS.items())}
+
+
+@pytest.mark.usefixtures("everything_is_there")
+def test_what_is_not_part_of_this_version_is_left_out_unless_it_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(targets, "installed", lambda module: module == "v2.reactive")
+    assert {target.name for cell in planned() for target in cell.targets} == {"etcd", "v2.reactive-native"}
+    with pytest.raises(BenchmarkError, match=r"v1\.servlet is not part of this version"):
+        planned("--targets", "etcd,v1.servlet")
+    with pytest.raises(BenchmarkError, match="independent is not part of this version"):
+        planned("--infrastructures", "independent")
+
+
+@pytest.mark.usefixtures("everything_is_there")
+def test_each_infrastructure_is_a_section_beside_the_etcd_that_is_like_it():
+    cells = planned("--infrastructures", "standalone-unsafe,independent", "--users", "24")
+    beside = {(cell.section, cell.targets[0].label) for cell in cells}
+    assert beside == {("standalone-unsafe", "etcd, standalone"), ("independent", "etcd, cluster")}
+
+
+@pytest.mark.usefixtures("everything_is_there")
+def test_quick_is_etcd_and_one_variant_on_all_its_servers_and_no_grid():
+    found = {target.name for cell in planned("--quick") for target in cell.targets}
+    assert found == {"etcd", "v2.reactive-native", "v2.reactive-granian", "v2.reactive-hypercorn"}
+    with pytest.raises(BenchmarkError, match="leave out --users, --servers, or --quick"):
+        planned("--quick", "--users", "3", "--servers", "native")
+
+
+@pytest.mark.usefixtures("everything_is_there")
+def test_a_variant_that_does_not_run_on_a_server_says_on_which_it_does():
+    with pytest.raises(
+        BenchmarkError, match=r"v1\.servlet does not run on native; it does on granian,hypercorn"
+    ):
+        planned("--targets", "v1.servlet", "--servers", "native")
+    assert {cell.targets[-1].name for cell in planned("--servers", "native")} == {"v2.reactive-native"}
+
+
+@pytest.mark.usefixtures("everything_is_there")
+def test_layers_are_attributed_for_what_is_named():
+    options = cli._parser().parse_args(
+        ["attribute", "--targets", "v1.reactive,v2.reactive", "--servers", "native"]
+    )
+    assert [each.section for each in cli._chains(options)] == ["layers-of-v2.reactive-native"]
+    options = cli._parser().parse_args(["attribute", "--targets", "v1.reactive", "--servers", "native"])
+    with pytest.raises(BenchmarkError, match=r"none of v1\.reactive runs on native"):
+        cli._chains(options)
+
+
+def test_a_compose_file_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run", "--compose", "none.yaml"])
+    assert ended.value.code == 1
+    assert "'none.yaml': no such file" in capsys.readouterr().err
+
+
+def test_more_users_than_the_system_allows_files_are_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    raised: list[object] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda *limits: raised.append(limits))
+    cells = plan.grid(["wrk"], [WORKLOADS["same-data"]], [96], 1, 1, [targets.yardstick("embedded")])
+    raise_file_limit(cells)
+    assert raised == [(resource.RLIMIT_NOFILE, (1024, 1024))]
+    cells = plan.grid(["wrk"], [WORKLOADS["same-data"]], [3072], 1, 1, [targets.yardstick("embedded")])
+    with pytest.raises(
+        BenchmarkError, match=r"3072 users need 3328 open files .* allows 1024 .* at most 768 --users"
+    ):
+        raise_file_limit(cells)

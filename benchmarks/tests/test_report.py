@@ -200,7 +200,7 @@ def layers_of(name: str, server: str) -> Summary:
             mean_ms=cost / 20,
         )
         for workload in ("put-only", "get-only")
-        for target, cost in zip(one.targets, (100.0, 80.0, 30.0, 20.0, 15.0), strict=True)
+        for target, cost in zip(one.targets, (100.0, 80.0, 70.0, 20.0, 15.0), strict=True)
         for number in (1, 2)
     ]
     return replace(summary(), runs=runs)
