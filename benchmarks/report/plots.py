@@ -159,7 +159,7 @@ def _draw_bars(file: Path, rows: Sequence[Row], looks: dict[str, Style]) -> None
         known = [(row, ratio) for row in rows if (ratio := ratio_of(row)) is not None and ratio.low > 0]
         for row, ratio in known:
             look, place = looks[row.target], places[id(row)]
-            hatch = "" if look.line == "-" else "////"
+            hatch = "////" if look.line == "--" else ""
             bar = {"height": 0.8, "color": look.colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
             panel.barh(place, ratio.median - 1, left=1, **bar)
             panel.plot([ratio.low, ratio.high], [place, place], color="#444", linewidth=1)

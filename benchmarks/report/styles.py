@@ -24,7 +24,7 @@ DPI = 100
 # Okabe and Ito's palette: told apart with every kind of colour vision.  The yardstick is black.
 BLACK = "#000000"
 COLOURS = ("#D55E00", "#E69F00", "#56B4E9", "#0072B2", "#009E73", "#CC79A7", "#8C6D00")
-LINES = {NATIVE: ("-", "s"), GRANIAN: ("-", "o"), HYPERCORN: ("--", "^")}
+LINES = {NATIVE: ("-.", "s"), GRANIAN: ("-", "o"), HYPERCORN: ("--", "^")}
 OTHER_LINE = (":", "D")
 
 
