@@ -22,6 +22,7 @@ VARIABLE = "COMPOSE"
 CLIENT_PORT = 2379  # inside the containers
 #: Set by both on everything that they make.
 PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
 
 COMMAND_WITHIN = 60.0  # s, for what only asks or tells the daemon
 BUILT_WITHIN = 600.0  # s, for the first start, which builds the image
@@ -77,18 +78,13 @@ class Composition:
         """Asks each service to end, and waits."""
         self._compose("stop")
 
-    def services(self) -> list[str]:
-        return sorted(self._compose("config", "--services").split())
-
     def containers(self) -> dict[str, str]:
         """The container of each service, while all run."""
-        return {service: self._compose("ps", "-q", service).strip() for service in self.services()}
-
-    def endpoint(self, service: str) -> str | None:
-        """Where clients reach ``service``; None for one that is not published."""
-        published = inspect(self._compose("ps", "-q", service).strip())["HostConfig"]["PortBindings"]
-        places = (published or {}).get(f"{CLIENT_PORT}/tcp")
-        return f"http://{places[0]['HostIp']}:{places[0]['HostPort']}" if places else None
+        running = self._compose("ps", "-q").split()
+        found = {
+            str(inspect(container)["Config"]["Labels"][SERVICE_LABEL]): container for container in running
+        }
+        return dict(sorted(found.items()))
 
     def logs(self) -> str:
         return self._compose("logs", "--no-color", "--tail", "40")
@@ -111,6 +107,13 @@ def inspect(container: str) -> dict[str, Any]:
     """All that the daemon knows of a container."""
     found: list[dict[str, Any]] = json.loads(docker("inspect", container))
     return found[0]
+
+
+def endpoint(container: str) -> str | None:
+    """Where clients reach what runs in ``container``; None where it is not published."""
+    published = inspect(container)["HostConfig"]["PortBindings"] or {}
+    places = published.get(f"{CLIENT_PORT}/tcp")
+    return f"http://{places[0]['HostIp']}:{places[0]['HostPort']}" if places else None
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str], within: float = COMMAND_WITHIN) -> str:

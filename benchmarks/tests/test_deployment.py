@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks import compose
 from benchmarks.cluster import ROOT, free_ports
-from benchmarks.compose import Composition, docker, inspect
+from benchmarks.compose import Composition, docker, endpoint, inspect
 from benchmarks.errors import BenchmarkError
 from benchmarks.keys import NodeClient
 from benchmarks.verify import verify
@@ -76,16 +76,16 @@ class Deployment:
     def __init__(self, composition: Composition) -> None:
         self.composition = composition
         self.containers = composition.containers()
-        places = {service: composition.endpoint(service) for service in self.containers}
-        self.endpoints = {service: endpoint for service, endpoint in places.items() if endpoint}
+        places = {service: endpoint(container) for service, container in self.containers.items()}
+        self.endpoints = {service: place for service, place in places.items() if place}
 
     @property
     def all_endpoints(self) -> list[str]:
         return list(self.endpoints.values())
 
     def wait_until_it_serves(self) -> None:
-        for service, endpoint in self.endpoints.items():
-            with NodeClient(endpoint) as client:
+        for service, place in self.endpoints.items():
+            with NodeClient(place) as client:
                 until(client.healthy, f"{service} serves")
 
     def leader(self) -> str:
@@ -138,16 +138,16 @@ def test_a_deployment_serves_survives_and_leaves_nothing(place: Place) -> None:
 
 
 def check_linearizable_reads(deployment: Deployment) -> None:
-    for number, endpoint in enumerate(deployment.all_endpoints):
-        with NodeClient(endpoint) as writer:
+    for number, place in enumerate(deployment.all_endpoints):
+        with NodeClient(place) as writer:
             assert writer.put("linearizable", str(number)).status in (200, 201)
         for other in deployment.all_endpoints:
             with NodeClient(other) as reader:
                 assert reader.get("linearizable?quorum=true").body["node"]["value"] == str(number)
     with NodeClient(deployment.all_endpoints[0]) as client:
         assert client.delete("linearizable").status == 200
-    for endpoint in deployment.all_endpoints:
-        with NodeClient(endpoint) as client:
+    for place in deployment.all_endpoints:
+        with NodeClient(place) as client:
             assert client.get("linearizable?quorum=true").status == 404
 
 
@@ -246,11 +246,11 @@ def check_kills_under_load_lose_nothing(deployment: Deployment) -> None:
         assert not writer.is_alive()
     keys = [key for writer in writers for key in writer.acknowledged]
     assert len(keys) > 10
-    for endpoint in endpoints:
-        with NodeClient(endpoint) as client:
-            until(lambda: client.get("any?quorum=true").status == 404, f"{endpoint} reads linearizably")
+    for place in endpoints:
+        with NodeClient(place) as client:
+            until(lambda: client.get("any?quorum=true").status == 404, f"{place} reads linearizably")
             lost = [key for key in keys if client.get(key).body.get("node", {}).get("value") != key]
-            assert lost == [], f"{endpoint} has lost {len(lost)} of {len(keys)} acknowledged writes"
+            assert lost == [], f"{place} has lost {len(lost)} of {len(keys)} acknowledged writes"
 
 
 def check_it_ends_when_asked(deployment: Deployment) -> None:
