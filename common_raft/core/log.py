@@ -157,15 +157,17 @@ class RaftLog:
             self.persisted = index
 
     def resume_at(self, applied: int) -> None:
-        """The state machine keeps its own state, and has seen everything up to ``applied``: go on behind it."""
-        if applied > self.last_index:
+        """The state machine keeps its own state, and has seen everything up to ``applied``: go on behind it.
+
+        Whatever was handed out behind ``applied`` is handed out again.
+        """
+        if applied > self.persisted:
             raise LogDamaged(
-                f"the state machine has applied entry {applied}, but this log ends at {self.last_index}: they do not "
+                f"the state machine has applied entry {applied}, but this log ends at {self.persisted}: they do not "
                 "belong together; start with the log and the state of the same node, or with neither"
             )
-        if applied > self.offset:
-            self.commit_to(applied)
-            self.handed_out = self.applied = applied
+        self.commit_to(applied)
+        self.handed_out = self.applied = max(applied, self.offset)
 
     @property
     def can_apply(self) -> bool:

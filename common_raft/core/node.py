@@ -125,6 +125,13 @@ class RawNode:
     def on_applied(self, index: int) -> None:
         self._raft.log.applied = index
 
+    def resume_at(self, applied: int) -> None:
+        """The state machine is found to be at ``applied``, wherever it was before: the next Ready goes on behind it.
+
+        Raises LogDamaged when the log ends before that.
+        """
+        self._raft.log.resume_at(applied)
+
     # --- what comes out ---------------------------------------------------------------------------------------
 
     def has_ready(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -45,3 +46,16 @@ def together(works: Iterable[Work]) -> Work:
         sequences += work.sequences
         applied = work.applied
     return Work(batches, sequences, applied)
+
+
+def take(works: deque[Work], max_bytes: int) -> Work:
+    """Takes the first pieces of work off, as one: at least one, then while their batches fit into ``max_bytes``."""
+    taken = [works.popleft()]
+    size = _size(taken[0])
+    while works and (size := size + _size(works[0])) <= max_bytes:
+        taken.append(works.popleft())
+    return together(taken)
+
+
+def _size(work: Work) -> int:
+    return sum(len(data) for data, _ in work.batches)

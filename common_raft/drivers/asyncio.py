@@ -8,20 +8,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from common_raft.drivers.applying import Work, together
+from common_raft.drivers.applying import Work, take
 from common_raft.drivers.machine import (
     AsyncStateMachine,
     Command,
     Done,
+    Misplaced,
     ProposalError,
     ReadDone,
     Result,
     StateMachine,
 )
-from common_raft.drivers.member import RETRY_SECONDS, Member
+from common_raft.drivers.member import MAX_APPLY_BYTES, RETRY_SECONDS, Member
 from common_raft.drivers.options import NodeOptions
 from common_raft.drivers.proposals import STOPPED
 from common_raft.storage import Wal
@@ -29,6 +31,8 @@ from common_raft.transport.asyncio import AsyncioTransport
 from common_raft.transport.messages import PeerMessage
 
 log = logging.getLogger(__name__)
+
+NOT_REACHED = "the state machine was not reached yet"
 
 
 class AsyncioNode(Member[Command, Result]):
@@ -65,8 +69,12 @@ class AsyncioNode(Member[Command, Result]):
         self._turn_is_due = False
         self._applies_beside = inspect.iscoroutinefunction(machine.apply)
         # Bounded by the core, which hands out no more than MAX_APPLYING entries.
-        self._to_apply: list[Work] = []
+        self._to_apply: deque[Work] = deque()
         self._applying: asyncio.Task[None] | None = None
+        self._check_at = self._loop.time()  # when an idle machine is to be asked whether it is there
+        self._regain = 0  # what the machine had applied before it was found to have less
+        if options.idle_check is not None:
+            self.problem = NOT_REACHED
         self._ticker: asyncio.TimerHandle | None = None
 
     # --- life -------------------------------------------------------------------------------------------------
@@ -147,6 +155,8 @@ class AsyncioNode(Member[Command, Result]):
         now = self._loop.time()
         self._ticker = self._loop.call_at(now + self._options.heartbeat_interval, self._tick)
         self._on_tick(now)
+        if self._options.idle_check is not None and self._applying is None and now >= self._check_at:
+            self._apply(Work([], [], self.applied))
         self._run_turn()
 
     # --- applying ---------------------------------------------------------------------------------------------
@@ -163,9 +173,9 @@ class AsyncioNode(Member[Command, Result]):
     async def _apply_beside(self) -> None:
         try:
             while self._to_apply and not self._stopped:
-                work = together(self._to_apply)
-                self._to_apply = []
-                results = await self._results_of(work) if work.batches else ()
+                work = take(self._to_apply, MAX_APPLY_BYTES)
+                asks = work.batches or self._options.idle_check is not None
+                results = await self._results_of(work) if asks else ()
                 if results is not None:
                     self._on_applied(work, results)
                 self._schedule_turn()  # the core may have held entries back
@@ -178,7 +188,7 @@ class AsyncioNode(Member[Command, Result]):
     async def _results_of(self, work: Work) -> Sequence[Sequence[Result] | None] | None:
         """Tries until the machine can be reached: what is committed must be applied, once and in order.
 
-        None when the node stops before that.
+        None when the node stops before that, and when the machine is elsewhere: all is then handed out again.
         """
         machine = cast(AsyncStateMachine[Command, Result], self._machine)
         while not self._stopped:
@@ -187,10 +197,33 @@ class AsyncioNode(Member[Command, Result]):
             except ConnectionError as error:
                 self._cannot_apply(work, error)
                 await asyncio.sleep(RETRY_SECONDS)
+            except Misplaced as found:
+                self._resume_at(found.applied)
+                return None
             else:
                 self._can_apply(work)
+                self._look_after(work.applied)
                 return results
         return None
+
+    def _resume_at(self, applied: int) -> None:
+        """The machine has more or less than this node believed: what was handed out does not go on from there."""
+        if applied != self.applied:
+            log.warning(
+                "the state machine is at entry %d, not %d: going on from there", applied, self.applied
+            )
+        self._to_apply.clear()
+        self._core.resume_at(applied)
+        self._regain = max(self._regain, self.applied)
+        self.applied = applied
+        self.problem = None
+        self._look_after(applied)
+
+    def _look_after(self, applied: int) -> None:
+        """The machine was reached, and is at ``applied``."""
+        self._check_at = self._loop.time() + (self._options.idle_check or 0)
+        if applied < self._regain:
+            self.problem = f"the state machine has {applied} of {self._regain} entries again"
 
     # --- the network and the disk -----------------------------------------------------------------------------
 

@@ -26,6 +26,17 @@ class ProposalError(Exception):
         return str(self)
 
 
+class Misplaced(Exception):
+    """The machine's state is not where the batches begin: it was started anew, say.  Nothing was applied.
+
+    The node goes on with the entry behind ``applied``.
+    """
+
+    def __init__(self, applied: int) -> None:
+        super().__init__(f"the state machine is at entry {applied}")
+        self.applied = applied
+
+
 class Machine(Protocol[Command_contra]):
     """What both kinds of state machines have."""
 
@@ -57,7 +68,10 @@ class StateMachine(Machine[Command_contra], Protocol[Command_contra, Result_co])
 
 
 class AsyncStateMachine(Machine[Command_contra], Protocol[Command_contra, Result_co]):
-    """A state machine that awaits something to apply: see `StateMachine`.  One ``apply`` runs at a time."""
+    """A state machine that awaits something to apply: see `StateMachine`.  One ``apply`` runs at a time.
+
+    It may raise Misplaced: the node then hands out again from where the machine is.
+    """
 
     async def apply(self, batches: Batches, applied: int) -> Sequence[Sequence[Result_co] | None]: ...
 

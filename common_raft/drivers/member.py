@@ -34,6 +34,8 @@ MAX_ENTRY_BYTES = 1 << 20
 #: Other nodes' batches that wait at the leader while its disk is busy; past it they are refused.
 MAX_FOREIGN_BYTES = 64 << 20
 
+#: What a machine takes in one call, and may have to send somewhere; one entry may be larger.
+MAX_APPLY_BYTES = 4 << 20
 #: Between two attempts to reach a state machine that is away.
 RETRY_SECONDS = 0.25
 
@@ -83,6 +85,7 @@ class Member(Generic[Command, Result]):
         self._writer = WalWriter(wal, self._durable_in_thread, self._disk_failed_in_thread)
         self._stopped = False
         self.problem: str | None = None
+        self._machine_is_away = False
         # What answers are stamped with; plain attributes, since every answer reads them.
         self.term = self._core.term
         self.applied = self._core.applied
@@ -91,8 +94,13 @@ class Member(Generic[Command, Result]):
 
     @staticmethod
     def _core_config(options: NodeOptions) -> Config:
-        ticks = max(2, round(options.election_timeout / options.heartbeat_interval))
-        return Config(options.id, (options.id, *options.peers), election_tick=ticks, heartbeat_tick=1)
+        return Config(
+            options.id,
+            (options.id, *options.peers),
+            election_tick=max(2, round(options.election_timeout / options.heartbeat_interval)),
+            heartbeat_tick=1,
+            max_apply_bytes=MAX_APPLY_BYTES,
+        )
 
     @property
     def role(self) -> Role:
@@ -252,13 +260,15 @@ class Member(Generic[Command, Result]):
         self._reads.applied(work.applied)
 
     def _cannot_apply(self, work: Work, error: ConnectionError) -> None:
-        if self.problem is None:
+        if not self._machine_is_away:
             log.error("cannot apply entry %d: %s; trying again", work.applied, error)
+        self._machine_is_away = True
         self.problem = str(error)
 
     def _can_apply(self, work: Work) -> None:
-        if self.problem is not None:
+        if self._machine_is_away:
             log.info("applying again, up to entry %d", work.applied)
+        self._machine_is_away = False
         self.problem = None
 
     # --- the network and the disk -----------------------------------------------------------------------------

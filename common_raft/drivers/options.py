@@ -19,6 +19,9 @@ class NodeOptions:
     peers: Mapping[int, Address]  #: the other members
     heartbeat_interval: float = 0.1
     election_timeout: float = 1.0
+    #: How long a machine that is awaited may have nothing to do before it is asked to apply nothing, which tells
+    #: whether it can be reached and still has what it had; None for a machine that cannot be lost.
+    idle_check: float | None = None
 
     @property
     def request_timeout(self) -> float:
