@@ -128,6 +128,11 @@ class Keyspace(_Marked):
         """Read one key as this replica has it now.  Raises StoreUnavailable."""
         return self._found(key, self._store.get(key))
 
+    def get_many(self, keys: Sequence[str]) -> list[Result]:
+        """Read several keys with one request to the store.  Raises StoreUnavailable."""
+        nodes = self._store.get_many(keys)
+        return [self._found(key, nodes[key]) for key in keys]
+
     def read(self, key: str, done: Callable[[Result | StoreUnavailable], None]) -> None:
         """``get`` for the web layer: ``done`` is called before this returns."""
         try:

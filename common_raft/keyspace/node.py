@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 
-class Node(Struct, frozen=True, gc=False):
+class Node(Struct, array_like=True, frozen=True, gc=False):
     """A key and what it holds at one moment; never changed in place, so a result may keep one.
 
     ``value`` is None only where etcd shows none: for a node that an event has just deleted. Keys and values are
@@ -20,7 +20,7 @@ class Node(Struct, frozen=True, gc=False):
     expiration: int | None = None
 
 
-class Event(Struct, frozen=True, gc=False):
+class Event(Struct, array_like=True, tag=0, frozen=True, gc=False):
     """The outcome of an operation that succeeded.
 
     ``index`` is the etcd index right after it; ``prev_node`` is what the key held before, if it held something.

@@ -1,13 +1,23 @@
 """Clients' reads of an asynchronous store: all that come while one request is under way share the next one."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from common_raft.keyspace.decide import Result
-from common_raft.keyspace.keyspace import AsyncKeyspace
 from common_raft.keyspace.store import StoreUnavailable
 
 ReadDone = Callable[[Result | StoreUnavailable], None]
+
+
+class Readable(Protocol):
+    """What is read from: an ``AsyncKeyspace``, or what stands for one."""
+
+    @property
+    def index(self) -> int: ...
+    async def get_many(self, keys: Sequence[str]) -> list[Result]:
+        """Raises StoreUnavailable."""
+        ...
 
 
 class SharedReads:
@@ -17,7 +27,7 @@ class SharedReads:
     connection, and those are bounded.
     """
 
-    def __init__(self, keyspace: AsyncKeyspace, at_once: int = 1) -> None:
+    def __init__(self, keyspace: Readable, at_once: int = 1) -> None:
         self._keyspace = keyspace
         self._at_once = at_once
         self._waiting: list[tuple[str, ReadDone]] = []

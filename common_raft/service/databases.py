@@ -48,6 +48,8 @@ def _database(settings: Settings, kind: Literal["blocking", "async"]) -> Databas
 def _owner(settings: Settings) -> Owner:
     if settings.standalone:
         return Owner("standalone", settings.name)
+    if settings.listen_application_urls:  # the node that drives it says who it is later
+        return Owner("independent", settings.name)
     return Owner(f"{settings.cluster.id:x}", f"{settings.cluster.own_id:x}")
 
 

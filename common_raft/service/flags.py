@@ -34,6 +34,8 @@ _RAFT_FLAGS = (
     "data-dir", "listen-peer-urls", "initial-advertise-peer-urls", "initial-cluster", "initial-cluster-state",
     "initial-cluster-token", "heartbeat-interval", "election-timeout", "unsafe-no-fsync",
 )  # fmt: skip
+#: What only a service that clients ask has.
+_CLIENT_FLAGS = ("listen-client-urls", "advertise-client-urls", "max-request-bytes")
 #: A request becomes part of one entry, and an entry travels in one frame (transport.codec.MAX_BODY_BYTES).
 MAX_REQUEST_BYTES = 16 << 20
 
@@ -55,6 +57,10 @@ class Settings:
     server: str
     log_level: str
     standalone: str | None  #: LINEARIZABLE or UNSAFE; None for a member of a cluster
+    listen_application_urls: Sequence[
+        Url
+    ]  #: where a Raft node drives this service; empty: it answers clients itself
+    application: Url | None  #: the service that this Raft node drives; None for one that has its own state
     database_url: str | None  #: None for the variant's own default, and for a variant without a database
 
 
@@ -70,13 +76,21 @@ def parse_flags(
     environ: Mapping[str, str],
     *,
     takes_database: bool = False,
+    drives_application: bool = False,
 ) -> Settings:
-    """Reads the command line and the environment.  Raises FlagError; ``--help`` and ``--version`` exit."""
-    parser = _make_parser(prog, servers, takes_database=takes_database)
+    """Reads the command line and the environment.  Raises FlagError; ``--help`` and ``--version`` exit.
+
+    ``drives_application``: for a Raft node without a state of its own, which must be told where that is.
+    """
+    parser = _make_parser(prog, servers, takes_database=takes_database, drives_application=drives_application)
     arguments = [*_from_environment(parser, environ), *argv]
     values = vars(parser.parse_args(arguments))
-    if values["standalone"]:
-        _check_standalone(values["standalone"], arguments)
+    standalone, driven_at = values.get("standalone"), values.get("listen_application_urls")
+    if standalone:
+        _check_without_raft(f"--standalone {standalone}", _RAFT_FLAGS, arguments)
+    if driven_at:
+        others = ("standalone", *_RAFT_FLAGS, *_CLIENT_FLAGS)
+        _check_without_raft(f"--listen-application-urls {driven_at}", others, arguments)
     name = values["name"]
     client_urls, peer_urls = values["listen_client_urls"], values["initial_advertise_peer_urls"]
     if client_urls and not values["advertise_client_urls"]:
@@ -103,21 +117,31 @@ def parse_flags(
         fsync=not values["unsafe_no_fsync"],
         server=values["server"],
         log_level=LOG_LEVELS[values["log_level"]],
-        standalone=values["standalone"],
+        standalone=standalone,
+        listen_application_urls=parse_urls("listen-application-urls", driven_at) if driven_at else (),
+        application=_one_url("application", values["application"]) if drives_application else None,
         database_url=values.get("database_url"),
     )
 
 
-def _check_standalone(mode: str, arguments: Sequence[str]) -> None:
+def _check_without_raft(mode: str, others: Sequence[str], arguments: Sequence[str]) -> None:
     given = {argument.partition("=")[0] for argument in arguments}
-    contradicting = [f"--{flag}" for flag in _RAFT_FLAGS if f"--{flag}" in given]
+    contradicting = [f"--{flag}" for flag in others if f"--{flag}" in given]
     if contradicting:
-        raise FlagError(
-            f"--standalone {mode} runs without Raft, log and peers: leave out {', '.join(contradicting)}"
-        )
+        what = "clients of its own" if set(others) > set(_RAFT_FLAGS) else "peers"
+        raise FlagError(f"{mode} runs without Raft, log and {what}: leave out {', '.join(contradicting)}")
 
 
-def _make_parser(prog: str, servers: Sequence[str], *, takes_database: bool) -> argparse.ArgumentParser:
+def _one_url(flag: str, text: str) -> Url:
+    urls = parse_urls(flag, text)
+    if len(urls) > 1:
+        raise FlagError(f"--{flag}: {text!r} must be one URL")
+    return urls[0]
+
+
+def _make_parser(
+    prog: str, servers: Sequence[str], *, takes_database: bool, drives_application: bool
+) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"python -m {prog}",
         allow_abbrev=False,
@@ -151,11 +175,20 @@ def _make_parser(prog: str, servers: Sequence[str], *, takes_database: bool) -> 
         metavar="BOOL",
         help="do not wait for the disk: a crash of the machine loses acknowledged writes",
     )
-    add(
-        "--standalone",
-        choices=[LINEARIZABLE, UNSAFE],
-        help="one process without Raft: operations one after another, or with nothing that keeps them apart",
-    )
+    if drives_application:
+        add("--application", metavar="URL", required=True, help="the service that this node drives")
+    else:
+        add(
+            "--standalone",
+            choices=[LINEARIZABLE, UNSAFE],
+            help="one process without Raft: operations one after another, or with nothing that keeps them apart",
+        )
+        add(
+            "--listen-application-urls",
+            metavar="URLS",
+            type=_not_blank,
+            help="no Raft here: python -m common_raft.independent drives this service at these URLs",
+        )
     if takes_database:
         add(
             "--database-url",
@@ -203,7 +236,7 @@ def _not_empty(text: str) -> str:
 
 def _not_blank(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("it must be a URL such as sqlite:///FILE")
+        raise argparse.ArgumentTypeError("it must be a URL")
     return text
 
 

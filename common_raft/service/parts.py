@@ -5,15 +5,17 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from common_raft.drivers.options import NodeOptions
 from common_raft.service.cluster import FlagError, Url
 from common_raft.service.flags import Settings
 from common_raft.service.run import ServiceStopped, one_line
-from common_raft.web.limits import bind
+from common_raft.web.application_wire import MAX_BODY_BYTES
+from common_raft.web.limits import Address, Limits, bind
 
 CLIENT_FLAG = "listen-client-urls"
+APPLICATION_FLAG = "listen-application-urls"
 PEER_FLAG = "listen-peer-urls"
 
 
@@ -26,7 +28,7 @@ class Identity(Protocol):
     def cluster_id(self) -> int: ...
 
 
-def node_options(settings: Settings) -> NodeOptions:
+def node_options(settings: Settings, idle_check: float | None = None) -> NodeOptions:
     return NodeOptions(
         id=settings.cluster.own_id,
         name=settings.name,
@@ -35,14 +37,35 @@ def node_options(settings: Settings) -> NodeOptions:
         peers=settings.cluster.peers,
         heartbeat_interval=settings.heartbeat_interval,
         election_timeout=settings.election_timeout,
+        idle_check=idle_check,
     )
+
+
+class Front(NamedTuple):
+    """Where HTTP is served, and how much a request may hold."""
+
+    flag: str
+    urls: Sequence[Url]
+    limits: Limits
+
+    @property
+    def addresses(self) -> list[Address]:
+        return [url.address for url in self.urls]
+
+
+def front(settings: Settings) -> Front:
+    if settings.listen_application_urls:
+        return Front(APPLICATION_FLAG, settings.listen_application_urls, Limits(body_bytes=MAX_BODY_BYTES))
+    limits = Limits(body_bytes=settings.max_request_bytes)
+    return Front(CLIENT_FLAG, settings.listen_client_urls, limits)
 
 
 def check_ports(settings: Settings) -> None:
     """Finds out about a port in use before anything is written.  Raises FlagError."""
     listeners: list[socket.socket] = []
-    flags = {CLIENT_FLAG: settings.listen_client_urls}
-    if not settings.standalone:
+    flag, urls, _ = front(settings)
+    flags = {flag: urls}
+    if not settings.standalone and not settings.listen_application_urls:
         flags[PEER_FLAG] = settings.listen_peer_urls
     try:
         for flag, urls in flags.items():
@@ -72,6 +95,11 @@ def places(settings: Settings, node: Identity) -> str:
     return (
         f"member {node.id:x} of cluster {node.cluster_id:x}, answers clients at {clients}, peers at {peers}"
     )
+
+
+def driven_places(settings: Settings) -> str:
+    """Where a service is driven."""
+    return "driven by a Raft node at " + ", ".join(url.text for url in settings.listen_application_urls)
 
 
 def node_failed(error: BaseException) -> ServiceStopped:

@@ -15,13 +15,14 @@ import uvloop
 from common_raft.drivers.asyncio import AsyncioNode
 from common_raft.drivers.machine import AsyncStateMachine, StateMachine
 from common_raft.drivers.standalone import StandaloneNode
-from common_raft.keyspace import Command, Keyspace, Result
+from common_raft.keyspace import AsyncKeyspace, Command, Keyspace, Result
 from common_raft.keyspace.hashmap import HashMapStore
 from common_raft.service.flags import LINEARIZABLE, Settings
 from common_raft.service.parts import (
-    CLIENT_FLAG,
     PEER_FLAG,
     check_ports,
+    driven_places,
+    front,
     listening,
     node_failed,
     node_options,
@@ -29,8 +30,9 @@ from common_raft.service.parts import (
     server_ended,
 )
 from common_raft.service.run import open_wal
+from common_raft.web.api import Api
+from common_raft.web.application import application
 from common_raft.web.etcd_v2 import EtcdV2, Reader
-from common_raft.web.limits import Limits
 from common_raft.web.servers import Running, Start
 
 log = logging.getLogger("raftstacks")
@@ -43,6 +45,7 @@ class State(NamedTuple):
 
     machine: StateMachine[Command, Result] | AsyncStateMachine[Command, Result]
     reader: Reader
+    idle_check: float | None = None  #: see NodeOptions
 
 
 @asynccontextmanager
@@ -71,18 +74,34 @@ async def _serve(variant: ReactiveVariant, settings: Settings) -> None:
     check_ports(settings)
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(variant.open_state(settings))
-        node = await _start_node(settings, state, stack)
-        api = EtcdV2(node, state.reader)
-        server = await _start_server(variant, settings, api)
+        part = await _start_part(settings, state, stack)
+        server = await _start_server(variant, settings, part.api)
         stack.push_async_callback(server.close)
-        log.info("%s: %s, server %s", variant.name, places(settings, node), settings.server)
+        log.info("%s: %s, server %s", variant.name, part.places, settings.server)
         ended = asyncio.get_running_loop().create_task(server.wait())
-        ends: list[asyncio.Future[Any]] = [stop, node.failed, ended]
+        ends: list[asyncio.Future[Any]] = [stop, part.failed, ended]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    if node.failed.done():
-        raise node_failed(node.failed.result())
+    if part.failed.done():
+        raise node_failed(part.failed.result())
     if not stop.done():
         raise server_ended(settings.server, ended.exception())
+
+
+class _Part(NamedTuple):
+    """What this process is: a node that answers clients, or a service that a node drives."""
+
+    api: Api
+    failed: asyncio.Future[BaseException]
+    places: str
+
+
+async def _start_part(settings: Settings, state: State, stack: AsyncExitStack) -> _Part:
+    if settings.listen_application_urls:
+        assert isinstance(state.machine, Keyspace | AsyncKeyspace)
+        never = asyncio.get_running_loop().create_future()
+        return _Part(application(state.machine), never, driven_places(settings))
+    node = await _start_node(settings, state, stack)
+    return _Part(EtcdV2(node, state.reader), node.failed, places(settings, node))
 
 
 async def _start_node(settings: Settings, state: State, stack: AsyncExitStack) -> Node:
@@ -98,18 +117,17 @@ async def _start_node(settings: Settings, state: State, stack: AsyncExitStack) -
     else:
         wal = open_wal(settings, state.machine.applied)
         stack.callback(wal.close)
-        node = AsyncioNode(node_options(settings), wal, state.machine)
+        node = AsyncioNode(node_options(settings, state.idle_check), wal, state.machine)
     stack.push_async_callback(node.close)
     with listening(PEER_FLAG, settings.listen_peer_urls):
         await node.start()
     return node
 
 
-async def _start_server(variant: ReactiveVariant, settings: Settings, api: EtcdV2) -> Running:
-    addresses = [url.address for url in settings.listen_client_urls]
-    limits = Limits(body_bytes=settings.max_request_bytes)
-    with listening(CLIENT_FLAG, settings.listen_client_urls):
-        return await variant.servers[settings.server](addresses, api, limits)
+async def _start_server(variant: ReactiveVariant, settings: Settings, api: Api) -> Running:
+    at = front(settings)
+    with listening(at.flag, at.urls):
+        return await variant.servers[settings.server](at.addresses, api, at.limits)
 
 
 def _stop_on_signals() -> asyncio.Task[Any]:

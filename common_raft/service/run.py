@@ -40,7 +40,7 @@ class Variant(Protocol):
         """Until a signal ends it."""
 
 
-def main(variant: Variant) -> None:
+def main(variant: Variant, *, drives_application: bool = False) -> None:
     """Runs a variant until a signal ends it; exits with status 1 and one line on anything that cannot be."""
     try:
         settings = parse_flags(
@@ -49,6 +49,7 @@ def main(variant: Variant) -> None:
             sys.argv[1:],
             os.environ,
             takes_database=variant.takes_database,
+            drives_application=drives_application,
         )
         logging.basicConfig(
             level=settings.log_level,

@@ -18,9 +18,10 @@ from common_raft.keyspace import Command, Keyspace, Result
 from common_raft.keyspace.hashmap import HashMapStore
 from common_raft.service.flags import LINEARIZABLE, Settings
 from common_raft.service.parts import (
-    CLIENT_FLAG,
     PEER_FLAG,
     check_ports,
+    driven_places,
+    front,
     listening,
     node_failed,
     node_options,
@@ -28,9 +29,10 @@ from common_raft.service.parts import (
     server_ended,
 )
 from common_raft.service.run import ServiceStopped, open_wal
+from common_raft.web.api import Api
+from common_raft.web.application import application
 from common_raft.web.etcd_v2 import EtcdV2, Reader
 from common_raft.web.flask_servers import Running, Start
-from common_raft.web.limits import Limits
 
 log = logging.getLogger("raftstacks")
 
@@ -73,22 +75,29 @@ class ServletVariant:
         check_ports(settings)
         with ExitStack() as stack:
             state = stack.enter_context(self.open_state(settings))
-            node = _start_node(settings, state, stack)
-            node.failed.add_done_callback(lambda failed: ends.put(node_failed(failed.result())))
-            server = self._start_server(settings, EtcdV2(node, state.reader))
+            api, where = _start_part(settings, state, ends, stack)
+            server = self._start_server(settings, api)
             stack.callback(server.close)
             _watch(server, settings.server, ends)
-            log.info("%s: %s, server %s", self.name, places(settings, node), settings.server)
+            log.info("%s: %s, server %s", self.name, where, settings.server)
             stopped = ends.get()
         if stopped is not None:
             raise stopped
 
-    def _start_server(self, settings: Settings, api: EtcdV2) -> Running:
-        addresses = [url.address for url in settings.listen_client_urls]
-        with listening(CLIENT_FLAG, settings.listen_client_urls):
-            return self.servers[settings.server](
-                addresses, api, Limits(body_bytes=settings.max_request_bytes)
-            )
+    def _start_server(self, settings: Settings, api: Api) -> Running:
+        at = front(settings)
+        with listening(at.flag, at.urls):
+            return self.servers[settings.server](at.addresses, api, at.limits)
+
+
+def _start_part(settings: Settings, state: State, ends: _Ends, stack: ExitStack) -> tuple[Api, str]:
+    """What this process serves, and where it is: a node for clients, or a service that a node drives."""
+    if settings.listen_application_urls:
+        assert isinstance(state.machine, Keyspace)
+        return application(state.machine), driven_places(settings)
+    node = _start_node(settings, state, stack)
+    node.failed.add_done_callback(lambda failed: ends.put(node_failed(failed.result())))
+    return EtcdV2(node, state.reader), places(settings, node)
 
 
 def _start_node(settings: Settings, state: State, stack: ExitStack) -> Node:

@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "keyspace": set(),
     "stores": {"keyspace"},
     "web": {"keyspace"},
+    "independent": {"drivers", "keyspace", "service", "web"},
 }
 
 #: Ways to reach a clock, chance, threads or the world outside.  The core has none of them.

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from common_raft.keyspace import Code, Command, EtcdError, Event, Result, Set
+from common_raft.web.api import Respond
 from common_raft.web.golang import clean_path, escape_path
 from common_raft.web.request import (
     FORM,
@@ -28,15 +29,12 @@ from common_raft.web.response import (
     HEALTHY,
     NOT_FOUND,
     KeyResponses,
-    Response,
     json_response,
     method_not_allowed,
     redirect,
     unhealthy,
 )
 from common_raft.web.stats import NodeStats, SelfStats
-
-Respond = Callable[[Response], None]
 
 _VERSION = json_response(b'{"etcdserver":"3.5.1","etcdcluster":"3.5.0"}')
 _GET_ONLY = method_not_allowed(b"GET")

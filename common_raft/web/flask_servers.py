@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import uvloop
 
 from common_raft.web import servers
-from common_raft.web.etcd_v2 import EtcdV2
+from common_raft.web.api import Api
 from common_raft.web.limits import Address, Limits
 from common_raft.web.servers import probe
 
@@ -31,13 +31,13 @@ class Running(Protocol):
         """Until it is closed. Raises what made the server end, if it was not ``close``."""
 
 
-Start = Callable[[Sequence[Address], EtcdV2, Limits], Running]
+Start = Callable[[Sequence[Address], Api, Limits], Running]
 
 
 # --- hypercorn ------------------------------------------------------------------------------------------------
 
 
-def start_hypercorn(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> Running:
+def start_hypercorn(listen: Sequence[Address], api: Api, limits: Limits) -> Running:
     """Flask on hypercorn: its loop has one thread, and a pool of threads runs the application. Raises ListenError."""
     from common_raft.web.fronts.flask import application
 
@@ -173,7 +173,7 @@ class _InLoop:
 # --- granian --------------------------------------------------------------------------------------------------
 
 
-def start_granian(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> Running:
+def start_granian(listen: Sequence[Address], api: Api, limits: Limits) -> Running:
     """Flask on granian: its own runtime speaks HTTP, and its threads run the application. Raises ListenError."""
     from common_raft.web.fronts.flask import application
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from common_raft.web.etcd_v2 import EtcdV2
+from common_raft.web.api import Api
 from common_raft.web.limits import Address, Limits, ListenError, bind
 
 
@@ -22,7 +22,7 @@ class Running(Protocol):
         """Until it is closed. Raises what made the server end, if it was not ``close``."""
 
 
-Start = Callable[[Sequence[Address], EtcdV2, Limits], Awaitable[Running]]
+Start = Callable[[Sequence[Address], Api, Limits], Awaitable[Running]]
 
 
 class _Task:
@@ -60,14 +60,14 @@ class _Task:
             self._task.result()
 
 
-async def start_native(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> Running:
+async def start_native(listen: Sequence[Address], api: Api, limits: Limits) -> Running:
     """httptools in this loop, without a framework. Raises ListenError."""
     from common_raft.web.fronts import native
 
     return await native.start(listen, api, limits)
 
 
-async def start_hypercorn(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> Running:
+async def start_hypercorn(listen: Sequence[Address], api: Api, limits: Limits) -> Running:
     """Starlette on hypercorn. Raises ListenError."""
     from common_raft.web.fronts.starlette import application
 
@@ -93,7 +93,7 @@ async def serve_hypercorn(app: Any, listen: Sequence[Address], limits: Limits) -
     return _Task(serve(app, config, shutdown_trigger=stop.wait, mode="asgi"), stop.set)
 
 
-async def start_granian(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> Running:
+async def start_granian(listen: Sequence[Address], api: Api, limits: Limits) -> Running:
     """Starlette on granian. Raises ListenError."""
     from common_raft.web.fronts.starlette import application
 

@@ -9,7 +9,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from common_raft.web import response as answers
-from common_raft.web.etcd_v2 import EtcdV2
+from common_raft.web.api import Api
 from common_raft.web.limits import Limits
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPSta
 _SAFE = "/!$&'()*+,;=:@~"
 
 
-def application(api: EtcdV2, limits: Limits) -> Flask:
+def application(api: Api, limits: Limits) -> Flask:
     """An application that answers every request, of whatever path and method, through ``api``.
 
     ``api`` must call back before ``handle`` returns, as it does over a node that blocks.

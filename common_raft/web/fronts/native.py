@@ -24,7 +24,7 @@ from typing import cast
 
 import httptools
 
-from common_raft.web.etcd_v2 import EtcdV2, Respond
+from common_raft.web.api import Api, Respond
 from common_raft.web.limits import Address, Limits, bind
 from common_raft.web.response import BAD_REQUEST, Response
 
@@ -518,7 +518,7 @@ class _Connection(asyncio.Protocol):
 class NativeFront:
     """The listening sockets and all connections. Use ``start``."""
 
-    def __init__(self, api: EtcdV2, limits: Limits) -> None:
+    def __init__(self, api: Api, limits: Limits) -> None:
         self.api = api
         self.limits = limits
         self.stopping = False
@@ -584,7 +584,7 @@ class NativeFront:
         await self._closed.wait()
 
 
-async def start(listen: Sequence[Address], api: EtcdV2, limits: Limits) -> NativeFront:
+async def start(listen: Sequence[Address], api: Api, limits: Limits) -> NativeFront:
     """Serve ``api`` on these addresses, in the running loop. Raises ListenError."""
     sockets = bind(listen, limits.backlog)
     front = NativeFront(api, limits)

@@ -8,14 +8,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from common_raft.web import response as answers
-from common_raft.web.etcd_v2 import EtcdV2
+from common_raft.web.api import Api
 from common_raft.web.limits import Limits
 
 _TOO_LARGE = b"413 Request Entity Too Large"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
 
 
-def application(api: EtcdV2, limits: Limits) -> Starlette:
+def application(api: Api, limits: Limits) -> Starlette:
     """An application that answers every request, of whatever path and method, through ``api``."""
 
     async def endpoint(request: Request) -> Response:
@@ -37,7 +37,7 @@ def application(api: EtcdV2, limits: Limits) -> Starlette:
     )
 
 
-async def _ask(api: EtcdV2, request: Request, body: bytes) -> answers.Response:
+async def _ask(api: Api, request: Request, body: bytes) -> answers.Response:
     future: asyncio.Future[answers.Response] = asyncio.get_running_loop().create_future()
 
     def respond(response: answers.Response) -> None:
