@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from common_raft.core import Config, Entry, EntryKind, HardState, Message, RawNode, Role
+from common_raft.core import Config, Entry, EntryKind, HardState, LogDamaged, Message, RawNode, Role
 from common_raft.core.messages import AppendEntries, AppendResponse, Heartbeat
 from common_raft.core.raft import HANDLERS
 from common_raft.storage.memory import MemoryStorage
@@ -126,3 +126,28 @@ def test_entries_that_came_went_and_came_back_are_not_persisted_before_their_las
     follower.ready()
     follower.on_persisted(first.number)
     assert follower.persisted == 1
+
+
+def test_a_state_machine_that_is_found_to_have_less_is_given_again_what_it_lacks() -> None:
+    restarted = node(MemoryStorage(HardState(1, 0, 3), 1, entries(1, 1, 1)))
+    restarted.ready()
+    restarted.on_applied(3)
+    restarted.resume_at(1)
+    again = restarted.ready()
+    assert (again.committed_index, again.committed) == (2, entries(1, 1))
+    restarted.resume_at(0)
+    assert restarted.ready().committed_index == 1
+
+
+def test_a_state_machine_that_is_found_to_have_more_is_not_given_it_again() -> None:
+    restarted = node(MemoryStorage(HardState(1, 0, 1), 1, entries(1, 1, 1)))
+    restarted.ready()
+    restarted.resume_at(2)
+    assert restarted.commit == 2
+    assert not restarted.ready().committed
+
+
+def test_a_state_machine_that_has_more_than_the_log_is_refused() -> None:
+    restarted = node(MemoryStorage(HardState(1, 0, 1), 1, entries(1, 1)))
+    with pytest.raises(LogDamaged, match="has applied entry 3, but this log ends at 2"):
+        restarted.resume_at(3)

@@ -1,0 +1,297 @@
+"""The API by which a node drives a service: what is applied, once, and what is refused."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+
+import msgspec
+import pytest
+
+from common_raft.keyspace import (
+    AsyncKeyspace,
+    Code,
+    Command,
+    Create,
+    Delete,
+    Event,
+    HashMapStore,
+    Keyspace,
+    Node,
+    Set,
+    StoreUnavailable,
+)
+from common_raft.keyspace.commands import encode as batch
+from common_raft.web.api import Api
+from common_raft.web.application import application
+from common_raft.web.application_wire import (
+    APPLY,
+    READ,
+    Applied,
+    Apply,
+    Found,
+    Marks,
+    Read,
+    Refusal,
+    decode,
+    encode,
+)
+from common_raft.web.response import Response
+
+
+class AwaitedStore:
+    """A HashMap whose calls let others run in between, and which can be away."""
+
+    def __init__(self) -> None:
+        self._store = HashMapStore()
+        self.away = False
+
+    @property
+    def index(self) -> int:
+        return self._store.index
+
+    @property
+    def applied(self) -> int:
+        return self._store.applied
+
+    async def get_many(self, keys: Collection[str]) -> dict[str, Node | None]:
+        await asyncio.sleep(0.001)
+        if self.away:
+            raise StoreUnavailable("the database is away")
+        return self._store.get_many(keys)
+
+    async def write(self, upserts: Iterable[Node], deletes: Iterable[str], index: int, applied: int) -> None:
+        await asyncio.sleep(0.001)
+        self._store.write(upserts, deletes, index, applied)
+
+
+def blocking() -> Api:
+    return application(Keyspace(HashMapStore()))
+
+
+def awaited() -> Api:
+    return application(AsyncKeyspace(AwaitedStore()))
+
+
+KINDS = pytest.mark.parametrize("make", [blocking, awaited])
+CLUSTER, NODE = 7, 1
+
+
+def ask(api: Api, *requests: tuple[str, bytes]) -> list[Response]:
+    """All requests at once, in a loop; POST, but GET for those without a body."""
+
+    async def all_of_them() -> list[Response]:
+        loop = asyncio.get_running_loop()
+        waiting = []
+        for path, body in requests:
+            future: asyncio.Future[Response] = loop.create_future()
+            api.handle("POST" if body else "GET", path.encode(), None, body, future.set_result)
+            waiting.append(future)
+        return await asyncio.gather(*waiting)
+
+    return asyncio.run(all_of_them())
+
+
+class Driver:
+    """What a node knows of its service."""
+
+    def __init__(self, api: Api, node: int = NODE, cluster: int = CLUSTER) -> None:
+        self.api, self.node, self.cluster = api, node, cluster
+        self.instance = ""
+        [refusal] = self.send(self.applying(0, 0))
+        self.instance = decode(refusal.body, Marks).instance
+
+    def applying(
+        self, after: int, applied: int, *commands: Command, wanted: bool = True
+    ) -> tuple[str, bytes]:
+        batches = [(batch(commands), wanted)] if commands else []
+        return APPLY, encode(Apply(self.cluster, self.node, self.instance, after, applied, batches))
+
+    def reading(self, *keys: str) -> tuple[str, bytes]:
+        return READ, encode(Read(self.instance, list(keys)))
+
+    def send(self, *requests: tuple[str, bytes]) -> list[Response]:
+        return ask(self.api, *requests)
+
+    def apply(self, after: int, applied: int, *commands: Command, wanted: bool = True) -> Applied:
+        [response] = self.send(self.applying(after, applied, *commands, wanted=wanted))
+        assert response.status == 200, response
+        return decode(response.body, Applied)
+
+    def read(self, *keys: str) -> list[Event | Refusal]:
+        [response] = self.send(self.reading(*keys))
+        assert response.status == 200, response
+        return decode(response.body, Found).outcomes
+
+    def values(self, *keys: str) -> list[str | None]:
+        return [each.node.value if isinstance(each, Event) else None for each in self.read(*keys)]
+
+
+@KINDS
+def test_what_is_committed_is_applied_and_read(make: Callable[[], Api]) -> None:
+    driver = Driver(make())
+    answer = driver.apply(0, 3, Set("/a", "1"), Create("/a", "2"), Delete("/b"))
+    assert answer.marks == Marks(driver.instance, 1, 3)
+    [[written, exists, missing]] = answer.results  # type: ignore[misc]
+    assert written == Event("set", Node("/a", "1", 1, 1), None, 1)
+    assert exists == Refusal(Code.NODE_EXISTS, "/a", 1)
+    assert missing == Refusal(Code.KEY_NOT_FOUND, "/b", 1)
+    assert driver.values("/a", "/b") == ["1", None]
+
+
+@KINDS
+def test_results_that_nobody_waits_for_are_not_sent(make: Callable[[], Api]) -> None:
+    driver = Driver(make())
+    assert driver.apply(0, 1, Set("/a", "1"), wanted=False).results == [None]
+    assert driver.values("/a") == ["1"]
+
+
+@KINDS
+def test_the_same_request_again_is_not_applied_again_and_has_the_same_answer(make: Callable[[], Api]) -> None:
+    driver = Driver(make())
+    first = driver.apply(0, 2, Set("/a", "1"), Set("/a", "2"))
+    assert driver.apply(0, 2, Set("/a", "1"), Set("/a", "2")) == first
+    assert driver.apply(2, 3, Set("/a", "3")).marks.index == 3
+
+
+@KINDS
+def test_two_equal_requests_at_the_same_time_are_applied_once(make: Callable[[], Api]) -> None:
+    driver = Driver(make())
+    request = driver.applying(0, 1, Create("/a", "1"))
+    first, second = driver.send(request, request)
+    assert first == second
+    assert decode(first.body, Applied).marks.index == 1
+
+
+@KINDS
+@pytest.mark.parametrize(("after", "applied"), [(0, 2), (3, 5), (7, 9), (4, 4), (0, 9)])
+def test_batches_that_do_not_begin_where_the_service_is_are_refused_with_its_marks(
+    make: Callable[[], Api], after: int, applied: int
+) -> None:
+    driver = Driver(make())
+    driver.apply(0, 3, Set("/a", "1"))
+    driver.apply(3, 5, Set("/a", "2"))
+    if (after, applied) == (3, 5):
+        driver.apply(5, 6, Set("/a", "2"))  # the answer to (3, 5) is not kept any more
+    [refusal] = driver.send(driver.applying(after, applied, Set("/a", "wrong")))
+    assert refusal.status == 409
+    assert decode(refusal.body, Marks).applied in (5, 6)
+    assert driver.values("/a") == ["2"]
+
+
+@KINDS
+def test_entries_that_change_nothing_move_the_service_on_as_well(make: Callable[[], Api]) -> None:
+    driver = Driver(make())
+    driver.apply(0, 2, Delete("/none"))
+    driver.apply(2, 4)
+    assert driver.apply(4, 5, Set("/a", "1")).marks == Marks(driver.instance, 1, 5)
+
+
+@KINDS
+def test_another_instance_is_neither_applied_to_nor_read(make: Callable[[], Api]) -> None:
+    driver = Driver(make())
+    driver.instance = "of an earlier start"
+    applying, reading = driver.send(driver.applying(0, 1, Set("/a", "1")), driver.reading("/a"))
+    assert (applying.status, reading.status) == (409, 409)
+    assert decode(applying.body, Marks).applied == 0
+
+
+@KINDS
+@pytest.mark.parametrize(("cluster", "node"), [(CLUSTER, 2), (8, NODE)])
+def test_the_first_node_that_asks_is_the_only_one(make: Callable[[], Api], cluster: int, node: int) -> None:
+    driver = Driver(make())
+    request = Apply(cluster, node, driver.instance, 0, 1, [(batch([Set("/a", "1")]), True)])
+    [refusal] = ask(driver.api, (APPLY, encode(request)))
+    assert refusal.status == 403
+    assert f"member {node:x} of cluster {cluster:x}".encode() in refusal.body
+    assert refusal.body.count(b"\n") == 1
+    assert driver.values("/a") == [None]
+
+
+@KINDS
+def test_keys_and_values_that_are_not_utf_8_arrive_as_they_are(make: Callable[[], Api]) -> None:
+    driver = Driver(make())
+    key, value = "/\udcff", "v\udcfe\u20ac"
+    [[written]] = driver.apply(0, 1, Set(key, value)).results  # type: ignore[misc]
+    assert written == Event("set", Node(key, value, 1, 1), None, 1)
+    assert driver.read(key, "/\udc80") == [
+        Event("get", Node(key, value, 1, 1), None, 1),
+        Refusal(Code.KEY_NOT_FOUND, "/\udc80", 1),
+    ]
+
+
+@KINDS
+def test_marks_and_health_are_for_people(make: Callable[[], Api]) -> None:
+    driver = Driver(make())
+    driver.apply(0, 4, Set("/a", "1"))
+    marks, health = ask(driver.api, ("/application/marks", b""), ("/health", b""))
+    assert json.loads(marks.body) == {
+        "cluster": "7", "node": "1", "instance": driver.instance, "index": 1, "applied": 4,
+    }  # fmt: skip
+    assert (health.status, json.loads(health.body)["health"]) == (200, "true")
+
+
+@KINDS
+def test_what_is_no_message_is_refused_and_changes_nothing(make: Callable[[], Api]) -> None:
+    driver = Driver(make())
+    no_commands = Apply(CLUSTER, NODE, driver.instance, 0, 1, [(b"\x93not commands", True)])
+    answers = driver.send(
+        (APPLY, b"\xc1"),
+        (APPLY, b"\x81"),
+        (READ, b"\x92a"),
+        (APPLY, encode(no_commands)),
+        ("/v2/keys/a", b""),
+    )
+    assert [answer.status for answer in answers] == [400, 400, 400, 400, 404]
+    driver.api.handle("PUT", APPLY.encode(), None, b"", lambda answer: answers.append(answer))
+    assert answers[-1].status == 405
+    assert driver.apply(0, 1).marks.index == 0
+
+
+def test_a_store_that_is_away_is_said_and_nothing_is_applied() -> None:
+    store = AwaitedStore()
+    driver = Driver(application(AsyncKeyspace(store)))
+    store.away = True
+    for answer in driver.send(driver.applying(0, 1, Set("/a", "1")), driver.reading("/a")):
+        assert answer.status == 503
+        assert b"the database is away" in answer.body
+    store.away = False
+    assert driver.apply(0, 1, Set("/a", "1")).marks.index == 1
+
+
+def test_threads_apply_one_after_another() -> None:
+    class Careful(HashMapStore):
+        inside = 0
+
+        def get_many(self, keys: Collection[str]) -> dict[str, Node | None]:
+            self.inside += 1
+            assert self.inside == 1
+            time.sleep(0.01)
+            return super().get_many(keys)
+
+        def write(self, *arguments: object) -> None:
+            super().write(*arguments)  # type: ignore[arg-type]
+            self.inside -= 1
+
+    driver = Driver(application(Keyspace(Careful())))
+    path, body = driver.applying(0, 1, Create("/a", "1"))
+    answers: list[Response] = []
+    threads = [
+        threading.Thread(target=driver.api.handle, args=("POST", path.encode(), None, body, answers.append))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {answer.status for answer in answers} == {200}
+    assert len(answers) == 8
+    assert len({answer.body for answer in answers}) == 1
+
+
+def test_messages_that_end_early_are_no_messages() -> None:
+    whole = encode(Apply(1, 2, "i", 3, 4, [(b"data", True)]))
+    for end in range(len(whole)):
+        with pytest.raises(msgspec.MsgspecError):
+            decode(whole[:end], Apply)
