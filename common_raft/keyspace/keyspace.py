@@ -107,8 +107,7 @@ class Keyspace(_Marked):
         StoreUnavailable.
         """
         store = self._store
-        if self._doubtful is not None:
-            store.settle()
+        self.settle()
         seen = self._seen(batches, applied)
         if seen is not None:
             return seen
@@ -123,6 +122,11 @@ class Keyspace(_Marked):
                 self._doubtful = Doubtful(batches, applied, answers)
                 raise
         return answers
+
+    def settle(self) -> None:
+        """Finds out whether a write that ended in StoreUnavailable was made.  Raises StoreUnavailable."""
+        if self._doubtful is not None:
+            self._store.settle()
 
     def get(self, key: str) -> Result:
         """Read one key as this replica has it now.  Raises StoreUnavailable."""
@@ -155,8 +159,7 @@ class AsyncKeyspace(_Marked):
     async def apply(self, batches: Sequence[tuple[bytes, bool]], applied: int) -> Answers:
         """See `Keyspace.apply`."""
         store = self._store
-        if self._doubtful is not None:
-            await store.settle()
+        await self.settle()
         seen = self._seen(batches, applied)
         if seen is not None:
             return seen
@@ -171,6 +174,11 @@ class AsyncKeyspace(_Marked):
                 self._doubtful = Doubtful(batches, applied, answers)
                 raise
         return answers
+
+    async def settle(self) -> None:
+        """See `Keyspace.settle`."""
+        if self._doubtful is not None:
+            await self._store.settle()
 
     async def get_many(self, keys: Sequence[str]) -> list[Result]:
         """Read several keys with one request to the store.  Raises StoreUnavailable."""

@@ -223,3 +223,46 @@ class ProcessCluster:
         return "\n".join(
             f"--- {node.name}\n{node.log.read_text()}" for node in self.nodes if node.log.exists()
         )
+
+
+class DrivenCluster(ProcessCluster):
+    """Members that each drive a service in a process of its own: ``services`` go with ``nodes``."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        services: Sequence[Sequence[str]],
+        directory: Path,
+        flags: Sequence[str] = (),
+    ) -> None:
+        """``services``: for each member the command of its service."""
+        super().__init__(command, directory, len(services), flags)
+        self.services = []
+        ports = free_ports(len(services))
+        for node, service, port in zip(self.nodes, services, ports, strict=True):
+            url = f"http://{HOST}:{port}"
+            node.add_flags("--application", url)
+            name = f"{node.name}-service"
+            arguments = [*service, "--name", name, "--listen-application-urls", url]
+            self.services.append(NodeProcess(name, arguments, port, directory / f"{name}.log"))
+
+    def __enter__(self) -> Self:
+        for service in self.services:
+            service.start()
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        for service in self.services:
+            if service.running:
+                service.send_signal(signal.SIGCONT)
+                service.kill()
+
+    def service_of(self, node: NodeProcess) -> NodeProcess:
+        return self.services[self.nodes.index(node)]
+
+    def logs(self) -> str:
+        services = (f"--- {each.name}\n{each.log.read_text()}" for each in self.services if each.log.exists())
+        return "\n".join([super().logs(), *services])

@@ -65,6 +65,9 @@ class AwaitedStore:
         await asyncio.sleep(0.001)
         self._store.write(upserts, deletes, index, applied)
 
+    async def settle(self) -> None:
+        pass
+
 
 def blocking() -> Api:
     return application(Keyspace(HashMapStore()))
@@ -156,12 +159,15 @@ def test_the_same_request_again_is_not_applied_again_and_has_the_same_answer(mak
 
 
 @KINDS
-def test_two_equal_requests_at_the_same_time_are_applied_once(make: Callable[[], Api]) -> None:
+def test_two_requests_for_the_same_place_at_the_same_time_are_not_both_applied(
+    make: Callable[[], Api],
+) -> None:
     driver = Driver(make())
-    request = driver.applying(0, 1, Create("/a", "1"))
-    first, second = driver.send(request, request)
-    assert first == second
-    assert decode(first.body, Applied).marks.index == 1
+    request = driver.applying(0, 1, Set("/a", "1"))
+    first, same, longer = driver.send(request, request, driver.applying(0, 2, Set("/a", "1"), Set("/a", "2")))
+    assert first == same
+    assert (first.status, longer.status) == (200, 409)
+    assert decode(longer.body, Marks) == Marks(driver.instance, 1, 1)
 
 
 @KINDS
@@ -258,6 +264,51 @@ def test_a_store_that_is_away_is_said_and_nothing_is_applied() -> None:
         assert b"the database is away" in answer.body
     store.away = False
     assert driver.apply(0, 1, Set("/a", "1")).marks.index == 1
+
+
+class DoubtfulStore(HashMapStore):
+    """Its next write is made, or not, and nobody knows until it is asked to settle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.makes: bool | None = None
+
+    def write(self, upserts: Iterable[Node], deletes: Iterable[str], index: int, applied: int) -> None:
+        if self.makes is None:
+            super().write(upserts, deletes, index, applied)
+            return
+        if self.makes:
+            self.unsettled = (list(upserts), list(deletes), index, applied)
+        raise StoreUnavailable("the connection broke")
+
+    def settle(self) -> None:
+        if self.makes:
+            super().write(*self.unsettled)
+        self.makes = None
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_write_in_doubt_is_carried_out_once_and_its_results_are_not_lost(made: bool) -> None:
+    store = DoubtfulStore()
+    driver = Driver(application(Keyspace(store)))
+    store.makes = made
+    request = driver.applying(0, 1, Create("/a", "1"))
+    [doubtful] = driver.send(request)
+    assert doubtful.status == 503
+    [answer] = driver.send(request)
+    [[written]] = decode(answer.body, Applied).results  # type: ignore[misc]
+    assert written == Event("create", Node("/a", "1", 1, 1), None, 1)
+
+
+@pytest.mark.parametrize(("made", "status"), [(True, 409), (False, 200)])
+def test_after_a_write_in_doubt_a_node_that_was_started_anew_repeats_nothing(made: bool, status: int) -> None:
+    store = DoubtfulStore()
+    driver = Driver(application(Keyspace(store)))
+    store.makes = made
+    driver.send(driver.applying(0, 1, Set("/a", "1")))
+    [answer] = driver.send(driver.applying(0, 2, Set("/a", "1"), Set("/a", "2")))
+    assert answer.status == status
+    assert store.index == (1 if made else 2)
 
 
 def test_threads_apply_one_after_another() -> None:

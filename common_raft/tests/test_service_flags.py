@@ -109,6 +109,64 @@ def test_what_cannot_be_is_refused_in_one_line_that_names_it(argv: list[str], co
     assert "\n" not in str(refused.value)
 
 
+URL = "http://127.0.0.1:7001"
+
+
+def test_a_service_that_a_node_drives_listens_for_it_alone() -> None:
+    settings = parse("--listen-application-urls", URL, "--name", "s1", "--server", "hypercorn")
+    assert [url.text for url in settings.listen_application_urls] == [URL]
+    assert parse().listen_application_urls == ()
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--standalone=unsafe",
+        "--data-dir=x",
+        "--initial-cluster=default=http://localhost:2380",
+        "--heartbeat-interval=10",
+        "--unsafe-no-fsync",
+        "--listen-client-urls=http://127.0.0.1:1",
+        "--max-request-bytes=5",
+    ],
+)
+def test_a_service_that_a_node_drives_has_neither_raft_nor_clients(flag: str) -> None:
+    with pytest.raises(FlagError) as refused:
+        parse("--listen-application-urls", URL, flag)
+    name = flag.partition("=")[0]
+    assert str(refused.value) == (
+        f"--listen-application-urls {URL} runs without Raft, log and clients of its own: leave out {name}"
+    )
+
+
+def parse_driver(*argv: str, **environ: str) -> Settings:
+    return parse_flags("common_raft.independent", ["native"], argv, environ, drives_application=True)
+
+
+def test_a_node_that_drives_a_service_is_told_where_that_is() -> None:
+    settings = parse_driver(
+        "--application", URL + "/", "--name", "n1", RAFTSTACKS_INITIAL_CLUSTER="n1=http://localhost:2380"
+    )
+    assert settings.application is not None
+    assert settings.application.text == URL
+    assert parse_driver(RAFTSTACKS_APPLICATION=URL).application is not None
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        ([], "the following arguments are required: --application"),
+        (["--application", "127.0.0.1:7001"], "--application: '127.0.0.1:7001' must start with http://"),
+        (["--application", "http://a:1,http://b:1"], "must be one URL"),
+        (["--application", URL, "--standalone", "unsafe"], "unrecognized arguments: --standalone unsafe"),
+        (["--application", URL, "--listen-application-urls", URL], "unrecognized arguments"),
+    ],
+)
+def test_a_node_that_drives_a_service_needs_one(argv: list[str], complaint: str) -> None:
+    with pytest.raises(FlagError, match=re.escape(complaint)):
+        parse_driver(*argv)
+
+
 def test_an_unknown_variable_of_ours_in_the_environment_is_refused() -> None:
     with pytest.raises(FlagError, match="RAFTSTACKS_NMAE"):
         parse(RAFTSTACKS_NMAE="x")

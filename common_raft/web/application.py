@@ -63,6 +63,9 @@ class _Application:
         self._applied = 0  # also counts entries that changed nothing, which the store does not write down
         self._last: tuple[int, int] | None = None  # (after, applied) of the last request that was carried out
         self._last_answer = b""
+        self._begun: tuple[int, int] | None = (
+            None  # one that may have been carried out, and may be asked for again
+        )
 
     def handle(
         self, method: str, target: bytes, _content_type: bytes | None, body: bytes, respond: Respond
@@ -120,14 +123,17 @@ class _Application:
             )
         marks = self._marks()
         if request.instance == marks.instance:
-            if request.after == marks.applied <= request.applied:
+            wanted = (request.after, request.applied)
+            if request.after == marks.applied <= request.applied or wanted == self._begun:
+                self._begun = wanted
                 return None
-            if (request.after, request.applied) == self._last:
+            if wanted == self._last:
                 return Response(200, _MSGPACK, self._last_answer)
         return Response(409, _MSGPACK, encode(marks))
 
     def _done(self, request: Apply, answers: Answers) -> Response:
         self._applied = request.applied
+        self._begun = None
         results = [None if each is None else [to_outcome(result) for result in each] for each in answers]
         body = encode(Applied(self._marks(), results))
         if request.batches:
@@ -150,12 +156,13 @@ class BlockingApplication(_Application):
 
     def _apply(self, request: Apply, respond: Respond) -> None:
         with self._lock:
-            response = self._refused(request)
-            if response is None:
-                try:
+            try:
+                self._keyspace.settle()  # else the marks are not known
+                response = self._refused(request)
+                if response is None:
                     response = self._done(request, self._keyspace.apply(request.batches, request.applied))
-                except Exception as error:
-                    response = _failed(error)
+            except Exception as error:
+                response = _failed(error)
         respond(response)
 
     def _read(self, request: Read, respond: Respond) -> None:
@@ -197,6 +204,7 @@ class AsyncApplication(_Application):
 
     async def _applied_response(self, request: Apply) -> Response:
         async with self._lock:
+            await self._keyspace.settle()  # else the marks are not known
             response = self._refused(request)
             if response is None:
                 answers = await self._keyspace.apply(request.batches, request.applied)

@@ -154,7 +154,10 @@ class EtcdV2:
         """Healthy is who knows a leader and can read through it, as etcd asks of its own v2 server."""
 
         def confirmed(failure: Failure | None) -> None:
-            respond(HEALTHY if failure is None else unhealthy(f"QGET ERROR:{failure.cause}"))
+            if failure is None:
+                respond(HEALTHY)
+            else:  # a problem that was found meanwhile says more
+                respond(unhealthy(self._node.problem or f"QGET ERROR:{failure.cause}"))
 
         if not self._node.leader:
             respond(unhealthy("RAFT NO LEADER"))

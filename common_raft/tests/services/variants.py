@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
-from common_raft.testing.processes import ProcessCluster
+from common_raft.testing.processes import DrivenCluster, ProcessCluster
 
 #: The HTTP servers of each variant, the default first.
 SERVERS: dict[str, tuple[str, ...]] = {
@@ -44,5 +44,14 @@ def command(variant: str) -> list[str]:
 
 def cluster_of(nodes: Sequence[Node], directory: Path, flags: Sequence[str] = ()) -> ProcessCluster:
     """A cluster that is yet to be started, with a ``with``."""
-    commands = [[*command(variant), "--server", server] for variant, server in nodes]
+    commands = _commands(nodes)
     return ProcessCluster(commands[0], directory, len(commands), flags, commands=commands)
+
+
+def driven_cluster_of(services: Sequence[Node], directory: Path, flags: Sequence[str] = ()) -> DrivenCluster:
+    """The same services, each driven by a node in a process of its own."""
+    return DrivenCluster(command("common_raft.independent"), _commands(services), directory, flags)
+
+
+def _commands(nodes: Sequence[Node]) -> list[list[str]]:
+    return [[*command(variant), "--server", server] for variant, server in nodes]
