@@ -274,9 +274,8 @@ def test_what_is_no_service_is_refused(cluster: DrivenCluster) -> None:
 def test_an_application_port_in_use_is_said_with_its_flag() -> None:
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(
-        [*command("v2.reactive"), "--listen-application-urls", url], stderr=subprocess.PIPE
-    ) as first:
+    service = [*command("v2.reactive"), "--listen-application-urls", url]
+    with subprocess.Popen(service, stderr=subprocess.PIPE) as first:
         assert first.stderr is not None
         assert b"driven by a Raft node" in first.stderr.readline()
         second = subprocess.run(service, capture_output=True, text=True, timeout=30, check=False)
