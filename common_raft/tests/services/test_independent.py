@@ -276,10 +276,12 @@ def test_an_application_port_in_use_is_said_with_its_flag() -> None:
     url = f"http://127.0.0.1:{port}"
     service = [*command("v2.reactive"), "--listen-application-urls", url]
     with subprocess.Popen(service, stderr=subprocess.PIPE) as first:
-        assert first.stderr is not None
-        assert b"driven by a Raft node" in first.stderr.readline()
-        second = subprocess.run(service, capture_output=True, text=True, timeout=30, check=False)
-        first.terminate()
+        try:
+            assert first.stderr is not None
+            assert b"driven by a Raft node" in first.stderr.readline()
+            second = subprocess.run(service, capture_output=True, text=True, timeout=30, check=False)
+        finally:
+            first.terminate()
     assert second.returncode == 1
     assert second.stderr.count("\n") == 1
     assert f"--listen-application-urls {url}" in second.stderr
