@@ -6,7 +6,7 @@ RUN python -m venv --without-pip /opt/raftstacks
 COPY pyproject.toml constraints.txt ./
 # The dependencies first, as those of an empty project: a change of the sources does not fetch them again.
 RUN touch README.md LICENSE \
- && pip --python /opt/raftstacks/bin/python install --only-binary :all: '.[service]'
+ && pip --python /opt/raftstacks/bin/python install --only-binary :all: '.[service,independent]'
 COPY . .
 RUN pip --python /opt/raftstacks/bin/python install --no-deps --force-reinstall .
 
