@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.cluster import free_ports
-from benchmarks.compose import Composition, compose_command, docker, inspect
+from benchmarks.compose import Composition, compose_command, docker, endpoint, inspect
 from benchmarks.errors import BenchmarkError
 from benchmarks.keys import NodeClient
 from benchmarks.targets import Target
@@ -75,7 +75,7 @@ class Deployment:
         self._up = True  # before it is: what is up in part is taken down too
         self._composition.up()
         self._containers = self._composition.containers()
-        places = {service: self._composition.endpoint(service) for service in self._containers}
+        places = {service: endpoint(container) for service, container in self._containers.items()}
         published = {service: place for service, place in places.items() if place}
         if not published:
             raise BenchmarkError(f"{self.target.compose} publishes no port: nothing can be asked")
@@ -109,12 +109,12 @@ class Deployment:
 
     def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + HEALTHY_WITHIN
-        for endpoint in self.endpoints:
-            with NodeClient(endpoint) as client:
+        for url in self.endpoints:
+            with NodeClient(url) as client:
                 while not client.healthy():
                     if time.monotonic() > deadline:
                         raise BenchmarkError(
-                            f"{self.target.label}: {endpoint}/health is not good; {self._last_words()}"
+                            f"{self.target.label}: {url}/health is not good; {self._last_words()}"
                         )
                     time.sleep(0.1)
 

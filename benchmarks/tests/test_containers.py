@@ -33,8 +33,7 @@ def test_a_service_alone_is_one_node_and_one_of_no_node_is_left_out():
 COMPOSE = """#!/bin/sh
 echo "$PORT1 $*" >> {folder}/told
 case "$*" in
-*" config --services"*) echo node1 ;;
-*" ps -q "*) echo abc ;;
+*" ps -q"*) echo abc ;;
 *" logs "*) echo "node1 | all is lost" ;;
 esac
 exit $(cat {folder}/status)
@@ -70,7 +69,12 @@ class Fake:
 
     def publish(self, port: int | None, *, running: bool = True) -> None:
         places = {"2379/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]} if port else {}
-        state = {"State": {"Running": running}, "HostConfig": {"PortBindings": places}}
+        labels = {"com.docker.compose.service": "node1"}
+        state = {
+            "State": {"Running": running},
+            "HostConfig": {"PortBindings": places},
+            "Config": {"Labels": labels},
+        }
         self.write("inspected", json.dumps([state]))
 
     @property

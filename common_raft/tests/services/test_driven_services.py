@@ -152,7 +152,7 @@ def kill_and_start_under_load(cluster: DrivenCluster, whom: Whom, turns: int) ->
     return load
 
 
-@pytest.mark.parametrize("whom", [node_of, service_of, both_of, all_services])
+@pytest.mark.parametrize("whom", [node_of, both_of, all_services])
 def test_killing_under_load_loses_nothing_that_was_acknowledged_and_repeats_nothing(
     cluster: DrivenCluster, whom: Whom
 ) -> None:
