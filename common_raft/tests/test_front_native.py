@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common_raft.tests.web_fakes import FakeNode
@@ -445,6 +445,12 @@ LINES = st.sampled_from(
 
 
 @settings(max_examples=300, deadline=None)
+@example(
+    [GET, QUORUM, QUORUM, GET, b"Host: x\r\n"], 3, True
+)  # a piece that ends one request and spoils the next
+@example(
+    [QUORUM, b"FOO /v2/keys/a HTTP/1.1\r\n"], 40, True
+)  # an answer to what is not read any further, in its turn
 @given(st.lists(st.one_of(LINES, st.binary(max_size=6)), max_size=12), st.integers(1, 40), st.booleans())
 def test_no_bytes_make_it_raise_or_answer_out_of_turn(pieces: list[bytes], size: int, held: bool) -> None:
     asyncio.run(converse(b"".join(pieces), size, held))

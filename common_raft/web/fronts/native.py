@@ -207,12 +207,13 @@ class _Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         if self._last:
             return
+        at_a_beginning = not self._reading
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._unreadable(data, error)
+            self._unreadable(data if at_a_beginning else b"", error)
         if self._reading and not self._in_body:
             self._header_bytes += len(data)
             if self._header_bytes > self._front.limits.header_bytes + _SLICE:
@@ -229,7 +230,7 @@ class _Connection(asyncio.Protocol):
     def _unreadable(self, data: bytes, error: httptools.HttpParserError) -> None:
         """The parser is stricter than Go's server: help it where clients depend on that, refuse the rest.
 
-        Help comes only if the request is the first in ``data``; nobody pipelines such things.
+        Help comes only if the request is the first in ``data``, and all there: nobody pipelines such things.
         """
         if self._last:
             return
@@ -252,8 +253,7 @@ class _Connection(asyncio.Protocol):
         self._reading = False
         self._last = True
         exchange = _Exchange(self, "1.1", False, False)
-        self.queue.append(exchange)
-        self._front.api.handle(method, target, None, b"", exchange.respond)
+        self._begin_or_defer(exchange, method, target, None, b"")
 
     def on_message_begin(self) -> None:
         self._reading = True
@@ -342,16 +342,21 @@ class _Connection(asyncio.Protocol):
         exchange = _Exchange(self, version, keep_alive, method == "HEAD")
         if not keep_alive:
             self._last = True
-        # A request may rest on the one before it, a read on a write: it begins when that one is answered.
-        must_wait = bool(self.queue) or self._write_blocked
-        self.queue.append(exchange)
         url, content_type = self._url, self._content_type
         body = b"".join(self._pieces) if self._pieces else self._body
         self._begin()
+        self._begin_or_defer(exchange, method, url, content_type, body)
+
+    def _begin_or_defer(
+        self, exchange: _Exchange, method: str, target: bytes, content_type: bytes | None, body: bytes
+    ) -> None:
+        """A request may rest on the one before it, a read on a write: it begins when that one is answered."""
+        must_wait = bool(self.queue) or self._write_blocked
+        self.queue.append(exchange)
         if must_wait:
-            self._deferred.append((method, url, content_type, body, exchange.respond))
+            self._deferred.append((method, target, content_type, body, exchange.respond))
         else:
-            self._front.api.handle(method, url, content_type, body, exchange.respond)
+            self._front.api.handle(method, target, content_type, body, exchange.respond)
 
     def _refuse_version(self, version: str) -> None:
         if version == "0.9":
