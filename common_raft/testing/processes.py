@@ -8,31 +8,40 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
-#: Addresses of one test run differ from those of others on the machine: ports are taken and given back first.
 HOST = "127.0.0.1"
+
+#: Below Linux's range for outgoing connections (from 32768): one of those could take a port there between the look at
+#: it and its use.
+PORTS = range(20_000, 32_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nobody listens on now; all are held until the last is found, so that they differ."""
+    found: list[int] = []
+    with ExitStack() as stack:
+        for port in random.sample(PORTS, len(PORTS)):
+            held = stack.enter_context(socket.socket())
+            try:
+                held.bind((HOST, port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError(f"no {count} free ports from {PORTS.start} to {PORTS.stop}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import uvloop
 
+from common_raft.testing.processes import free_ports
 from common_raft.tests.web_fakes import BlockingFakeNode, FakeNode
 from common_raft.web import flask_servers
 from common_raft.web.etcd_v2 import EtcdV2
@@ -140,9 +141,7 @@ def serving(front: str, limits: Limits | None = None) -> Iterator[Served]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def connect(port: int, timeout: float = 5.0) -> socket.socket:
