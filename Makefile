@@ -1,12 +1,18 @@
 # make venv      .venv with everything that pip can install
 # make compare   the comparison with etcd, a few minutes
 # make test      the tests, on every Python that is here, through tox
+# make torture   real nodes under faults and load, every answer judged: SECONDS=, NODES=, VARIANT=, SEED=
+# make mutants   the core with small changes, a sample of them, each of which its tests should find; half an hour
 # make deploy    every compose file, brought up and hurt; needs a Docker daemon
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv compare test deploy clean
+SECONDS ?= 300
+NODES ?= 3
+VARIANT ?= v2.reactive
+
+.PHONY: venv compare test torture mutants deploy clean
 
 venv: $(VENV)/.installed
 
@@ -21,6 +27,12 @@ compare: venv
 
 test: venv
 	$(BIN)/tox
+
+torture: venv
+	$(BIN)/python -m common_raft.testing.torture --seconds $(SECONDS) --nodes $(NODES) --variant $(VARIANT) $(if $(SEED),--seed $(SEED))
+
+mutants: venv
+	$(BIN)/python -m common_raft.tests.mutants --sample 150
 
 deploy: venv
 	$(BIN)/tox -e deploy

@@ -11,12 +11,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 MOST = 100_000  # of anything: more is a slip of the finger
+FEWEST_KEYS, MOST_KEYS = 1_000, 9_999_999  # keys are written with seven digits
 
 
 def number(text: str) -> int:
     """A positive whole number."""
     if not text.isdecimal() or not 1 <= int(text) <= MOST:
         raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MOST}")
+    return int(text)
+
+
+def many(text: str) -> int:
+    """A number of keys: what a test fills in a moment, up to what fits into memory."""
+    if not text.isdecimal() or not FEWEST_KEYS <= int(text) <= MOST_KEYS:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from {FEWEST_KEYS} to {MOST_KEYS}")
     return int(text)
 
 

@@ -15,11 +15,21 @@ from typing import NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import attribution, environment, plan
-from benchmarks.arguments import files, names, number, numbers, urls
+from benchmarks import (
+    attribution,
+    audience,
+    environment,
+    failover,
+    million,
+    million_report,
+    plan,
+    watch,
+    watch_report,
+)
+from benchmarks.arguments import files, many, names, number, numbers, urls
 from benchmarks.compare import Measured, Tell, compare
 from benchmarks.errors import BenchmarkError
-from benchmarks.limits import raise_file_limit
+from benchmarks.limits import BESIDE, allow_files, raise_file_limit
 from benchmarks.load import locust, wrk
 from benchmarks.report import layers, words
 from benchmarks.report.html import write_page
@@ -51,6 +61,8 @@ QUICK = (YARDSTICK, "v2.reactive")
 
 LAYER_USERS = (3, 96)
 LAYER_ROUNDS = 5
+
+KILLS = 20
 
 #: Flags that say what to measure: any of them makes a grid.
 SHAPE = ("users", "rounds", "seconds", "tools", "workloads", "targets", "servers")
@@ -91,6 +103,9 @@ def _parser() -> Parser:
     _add_compare(commands)
     _add_run(commands)
     _add_attribute(commands)
+    _add_failover(commands)
+    _add_million(commands)
+    _add_watch(commands)
     report = commands.add_parser("report", help="draw the report of an earlier comparison again")
     _add_output(report, "stats", run_report)
     return parser
@@ -178,6 +193,91 @@ def _add_attribute(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_output(parser, "stats/layers", run_attribute)
 
 
+def _add_failover(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = commands.add_parser(
+        "failover",
+        help="measure how long a cluster takes no writes when its leader is killed",
+        description="Kill the leader of three nodes of etcd and of each variant in turn, and measure the time from "
+        "SIGKILL to the next acknowledged write through a node that is left.",
+    )
+    add = parser.add_argument
+    add("--targets", type=names(SERVERS), default=(QUICK[-1],), metavar="T,T", help=_joined(SERVERS))
+    _add_servers(parser)
+    add("--kills", type=number, default=KILLS, metavar="N", help=f"for each target; {KILLS} unless given")
+    add("--heartbeat-interval", type=number, default=100, metavar="MS", help="100 unless given")
+    add("--election-timeout", type=number, default=1000, metavar="MS", help="1000 unless given")
+    _add_output(parser, "stats/failover", run_failover)
+
+
+def _add_million(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = commands.add_parser(
+        "million",
+        help="measure what many keys ask of a node",
+        description="Fill three nodes of etcd and of each variant with values of 100 bytes, and measure a restart, "
+        "the memory that a key takes, what users wait for while snapshots are taken, and what a follower that missed "
+        "all of it costs the others when it comes back. About twelve minutes with a million keys.",
+    )
+    size = million.Size()
+    add = parser.add_argument
+    add("--targets", type=names(SERVERS), default=(QUICK[-1],), metavar="T,T", help=_joined(SERVERS))
+    _add_servers(parser)
+    add(
+        "--parts",
+        type=names(million.PARTS),
+        default=million.PARTS,
+        metavar="P,P",
+        help=f"{_joined(million.PARTS)}; all unless given",
+    )
+    add("--keys", type=many, default=size.keys, metavar="N", help=f"{size.keys} unless given")
+    add("--restarts", type=number, default=size.restarts, metavar="N", help=f"{size.restarts} unless given")
+    add("--users", type=number, default=size.users, metavar="N", help=f"{size.users} unless given")
+    add(
+        "--seconds",
+        type=number,
+        default=int(size.seconds),
+        metavar="S",
+        help="of each throughput; 10 unless given",
+    )
+    add("--snapshot-count", type=number, metavar="N", help="for all nodes; each its own default unless given")
+    _add_output(parser, "stats/million", run_million)
+
+
+def _add_watch(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = commands.add_parser(
+        "watch",
+        help="measure how soon those who watch a key hear of a write",
+        description="Let clients watch one key of three nodes of etcd and of each variant in turn, write it, and "
+        "measure the time from the PUT until each has its event. About a minute.",
+    )
+    size = watch.Size()
+    add = parser.add_argument
+    add("--targets", type=names(SERVERS), default=(QUICK[-1],), metavar="T,T", help=_joined(SERVERS))
+    _add_servers(parser)
+    add(
+        "--watchers",
+        type=number,
+        default=size.watchers,
+        metavar="N",
+        help=f"spread over the nodes; {size.watchers} unless given",
+    )
+    add(
+        "--kinds",
+        type=names(audience.QUERIES),
+        default=tuple(audience.QUERIES),
+        metavar="K,K",
+        help=f"of watchers, by what they ask for: {_joined(audience.QUERIES)}; both unless given",
+    )
+    add("--rounds", type=number, default=size.rounds, metavar="N", help=f"{size.rounds} unless given")
+    add(
+        "--events",
+        type=number,
+        default=size.events,
+        metavar="N",
+        help=f"in a round; {size.events} unless given",
+    )
+    _add_output(parser, "stats/watch", run_watch)
+
+
 def _add_shape(parser: argparse.ArgumentParser) -> None:
     def add(flag: str, kind: Callable[[str], object], metavar: str, text: str) -> None:
         # Absent from the namespace unless given: what it is then depends on the others (see ``_plan``).
@@ -222,6 +322,54 @@ def run_attribute(options: argparse.Namespace, console: Console) -> int:
     [tool, *_] = _tools(getattr(options, "tools", None), console)
     cells = plan.switches(tool, chains, options.users, options.seconds, options.rounds)
     return _measure(cells, options.output, console)
+
+
+def run_failover(options: argparse.Namespace, console: Console) -> int:
+    _check_writable(options.output)
+    targets = [
+        failover.with_times(target, options.heartbeat_interval, options.election_timeout)
+        for target in _beside_etcd(options)
+    ]
+    facts = environment.describe()
+    with _progress(console, failover.estimate(targets, options.kills)) as progress:
+        outages = failover.measure(targets, options.kills, progress)
+    failover.write(options.output, facts, _command(), outages)
+    failover.show(outages, console)
+    return 0
+
+
+def run_million(options: argparse.Namespace, console: Console) -> int:
+    _check_writable(options.output)
+    size = million.Size(options.keys, options.restarts, options.users, seconds=options.seconds)
+    targets = [million.prepared(target, options.snapshot_count) for target in _beside_etcd(options)]
+    facts = environment.describe()
+    with _progress(console, million.estimate(targets, size, options.parts)) as progress:
+        found = million.measure(targets, size, options.parts, progress)
+    million_report.write(options.output, facts, _command(), found)
+    million_report.show(found, size, console)
+    return 0
+
+
+def run_watch(options: argparse.Namespace, console: Console) -> int:
+    _check_writable(options.output)
+    size = watch.Size(options.watchers, options.rounds, options.events)
+    allow_files(size.watchers + BESIDE, size.watchers, "watchers")
+    targets = _beside_etcd(options)
+    facts = environment.describe()
+    with _progress(console, watch.estimate(targets, options.kinds, size)) as progress:
+        before = environment.load()
+        found, starts = watch.measure(targets, options.kinds, size, progress)
+    facts["load"] = f"load average {before:.1f} before, {environment.load():.1f} after"
+    watch_report.write(options.output, facts, _command(), size, found, starts)
+    watch_report.show(found, size, console)
+    return 0
+
+
+def _beside_etcd(options: argparse.Namespace) -> list[Target]:
+    """etcd, and the variants that are named."""
+    servers = getattr(options, "servers", None)
+    variants = [target for name in options.targets for target in resolve(name, EMBEDDED, servers)]
+    return [*resolve(YARDSTICK, EMBEDDED), *variants]
 
 
 def run_report(options: argparse.Namespace, console: Console) -> int:

@@ -137,6 +137,36 @@ class Cluster:
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
+    def leader(self) -> str | None:
+        """The endpoint of the node that says it leads; None while none does."""
+        for endpoint in self.endpoints:
+            with NodeClient(endpoint) as client:
+                if client.leads():
+                    return endpoint
+        return None
+
+    def kill(self, endpoint: str) -> None:
+        """SIGKILL for the node at ``endpoint``; returns when it is gone."""
+        for node in self._nodes_at(endpoint):
+            node.process.kill()
+            node.process.wait()
+
+    def restart(self, endpoint: str) -> None:
+        """Start the node at ``endpoint`` again, with its data; returns when every node knows a leader."""
+        self.launch(endpoint)
+        self._wait_until_healthy()
+
+    def launch(self, endpoint: str) -> None:
+        """The same, and returns at once."""
+        for node in self._nodes_at(endpoint):
+            place = self._nodes.index(node)
+            self._nodes[place] = _start(node.node, node.command, node.log)
+
+    def log(self, endpoint: str) -> Path:
+        """What the node at ``endpoint`` has said, since its first start."""
+        [node] = self._nodes_at(endpoint)
+        return node.log
+
     def check_alive(self) -> None:
         """:raises BenchmarkError: a process of a node has ended by itself."""
         for node in self._nodes:
@@ -157,6 +187,10 @@ class Cluster:
             for part, command in enumerate(node_commands(self.target, place, places, directory.name)):
                 self.commands.append(" ".join(command).replace(str(directory), "DATA"))
                 self._nodes.append(_start(place.name, command, directory / f"{place.name}-{part}.log"))
+
+    def _nodes_at(self, endpoint: str) -> list[_Process]:
+        name = f"n{self.endpoints.index(endpoint) + 1}"
+        return [node for node in self._nodes if node.node == name]
 
     def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + (HEALTHY_WITHIN if self._nodes else ANSWERING_WITHIN)
@@ -179,6 +213,7 @@ class _Process:
     """A process of the node that is called ``node``, and what it has said so far."""
 
     node: str
+    command: Sequence[str]
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -188,7 +223,7 @@ class _Process:
 
 
 def _start(node: str, command: Sequence[str], log: Path) -> _Process:
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
             [*_end_with_us(), *executable(command)],
             cwd=ROOT,
@@ -197,7 +232,7 @@ def _start(node: str, command: Sequence[str], log: Path) -> _Process:
             stderr=subprocess.STDOUT,
             process_group=0,  # an interrupt from the keyboard is for us; we end the nodes
         )
-    return _Process(node, process, log)
+    return _Process(node, command, process, log)
 
 
 def _end_with_us() -> list[str]:

@@ -70,6 +70,11 @@ def describe() -> dict[str, str]:
     }
 
 
+def load() -> float:
+    """How many processes have wanted to run, in the mean of the last minute."""
+    return os.getloadavg()[0]
+
+
 def versions() -> dict[str, str]:
     found = {"etcd": _etcd_version(), "wrk": _wrk_version()}
     for package in PACKAGES:

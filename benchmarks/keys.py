@@ -69,5 +69,12 @@ class NodeClient:
             return False
         return answer.status == 200 and str(answer.body.get("health")).lower() == "true"
 
+    def leads(self) -> bool:
+        """Whether the node says that it leads its cluster; False as well while it does not answer at all."""
+        try:
+            return self.request("GET", "/v2/stats/self").body.get("state") == "StateLeader"
+        except BenchmarkError:
+            return False
+
     def version(self) -> str:
         return str(self.request("GET", "/version").body.get("etcdserver", "unknown"))

@@ -25,11 +25,15 @@ def raise_file_limit(plan: Sequence[Cell]) -> None:
 
     :raises BenchmarkError: that is not enough for the plan's users.
     """
+    allow_files(files_needed(plan), max(cell.users for cell in plan), "users")
+
+
+def allow_files(needed: int, number: int, of_what: str) -> None:
+    """The same for ``needed`` files of ``number`` users, which ``--of_what`` sets, or others that connect."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = files_needed(plan)
     if hard not in (-1, resource.RLIM_INFINITY) and hard < needed:
         raise BenchmarkError(
-            f"{max(cell.users for cell in plan)} users need {needed} open files in one process, and this system "
-            f"allows {hard} (ulimit -Hn): raise the limit, or measure at most {max(0, hard - BESIDE)} --users"
+            f"{number} {of_what} need {needed} open files in one process, and this system "
+            f"allows {hard} (ulimit -Hn): raise the limit, or measure at most {max(0, hard - BESIDE)} --{of_what}"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

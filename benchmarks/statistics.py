@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median as _median
@@ -45,3 +46,9 @@ def ratio(values: Sequence[float | None], yardstick: Sequence[float | None]) -> 
     if not ratios:
         return None
     return Ratio(float(_median(ratios)), min(ratios), max(ratios))
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least ``share`` of the values do not exceed; ``values`` is not empty."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

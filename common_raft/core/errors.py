@@ -21,3 +21,11 @@ class NotLeader(RaftError):
 
 class LogDamaged(RaftError):
     """This node's log contradicts what the cluster agreed on.  Fatal: the node must stop, and serve nothing."""
+
+
+class InvalidConfChange(RaftError):
+    """The change of configuration is against the rules; nothing was proposed."""
+
+
+class Compacted(RaftError):
+    """Entries that are asked for are only in a snapshot any more: restore that, and go on behind it."""

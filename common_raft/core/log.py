@@ -7,13 +7,15 @@ Indexes start at 1 (paper, figure 2).  These marks order as
 where *written* is what a Ready has given to the disk and *persisted* what the disk has confirmed.  Entries up to
 ``committed`` never change; everything behind it may be replaced by a leader of a later term.
 ``(offset, offset_term)`` is the position just before the first entry: (0, 0) for a log that was never compacted.
+What lies there and before is in a snapshot (paper, section 7), and ``offset <= applied``, except while the state
+machine is being restored from a snapshot, the node's own or one of the leader's: nothing is handed out until it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common_raft.core.errors import LogDamaged
+from common_raft.core.errors import Compacted, LogDamaged
 from common_raft.core.messages import Entry
 
 #: Entries handed out and not applied yet.  They stay in the log until then, so that this bounds no memory; it keeps
@@ -123,12 +125,12 @@ class RaftLog:
 
         Whatever lies behind it cannot match a log that has ``term`` at ``index``, since terms only grow along
         a log.  Both sides use this to skip a whole term in one round trip (etcd raft's findConflictByTerm; the
-        paper's end of section 5.3 hints at it).
+        paper's end of section 5.3 hints at it).  Behind the offset nothing is known: then the term is 0.
         """
         index = min(index, self.last_index)
-        while index > self.offset and self.term(index) > term:
+        while index >= max(self.offset, 1) and self.term(index) > term:
             index -= 1
-        return (index, self.term(index)) if index >= self.offset else (self.offset, self.offset_term)
+        return (index, self.term(index)) if index >= self.offset else (index, 0)
 
     def commit_to(self, index: int) -> bool:
         """Moves the commit index forward; returns whether it moved.  It never moves back."""
@@ -141,6 +143,41 @@ class RaftLog:
             )
         self.committed = index
         return True
+
+    def compact(self, index: int) -> None:
+        """Drops the entries up to ``index``, which are applied, and in a snapshot; what is gone already stays so."""
+        if index <= self.offset:
+            return
+        if index > self.applied:
+            raise ValueError(
+                f"cannot drop entries up to {index}: only those up to {self.applied} are applied"
+            )
+        term = self.term(index)
+        del self._entries[: index - self.offset]
+        self.offset, self.offset_term = index, term
+
+    def restore(self, index: int, term: int) -> None:
+        """A snapshot replaces the whole log: it is on this node's disk, and the log begins behind it.
+
+        Writes of before that are under way say nothing about this log.  ``applied`` follows when the state machine
+        has been restored.
+        """
+        self._entries = []
+        self.offset, self.offset_term = index, term
+        self.committed = self.handed_out = self.written = self.persisted = index
+        self.truncations += 1
+
+    def begin_behind(self, applied: int) -> None:
+        """At a start: the state machine has only seen what comes up to ``applied``, and the log begins later.
+
+        It is restored from the snapshot that stands there, and `resume_at` says when.
+        """
+        self.applied = applied
+
+    @property
+    def restoring(self) -> bool:
+        """Whether the state machine has yet to be restored from a snapshot."""
+        return self.applied < self.offset
 
     def unwritten(self) -> tuple[int, list[Entry]]:
         """What no Ready has given to the disk yet, as (first index, entries)."""
@@ -159,15 +196,21 @@ class RaftLog:
     def resume_at(self, applied: int) -> None:
         """The state machine keeps its own state, and has seen everything up to ``applied``: go on behind it.
 
-        Whatever was handed out behind ``applied`` is handed out again.
+        Whatever was handed out behind ``applied`` is handed out again.  Raises LogDamaged when the log ends before
+        that, and Compacted when it begins behind it.
         """
         if applied > self.persisted:
             raise LogDamaged(
                 f"the state machine has applied entry {applied}, but this log ends at {self.persisted}: they do not "
                 "belong together; start with the log and the state of the same node, or with neither"
             )
+        if applied < self.offset:
+            raise Compacted(
+                f"the state machine has applied entry {applied}, but this log begins behind {self.offset}: "
+                "restore a snapshot first"
+            )
         self.commit_to(applied)
-        self.handed_out = self.applied = max(applied, self.offset)
+        self.handed_out = self.applied = applied
 
     @property
     def can_apply(self) -> bool:
@@ -175,6 +218,7 @@ class RaftLog:
         return (
             self.handed_out < min(self.committed, self.persisted)
             and self.handed_out - self.applied < MAX_APPLYING
+            and self.applied >= self.offset
         )
 
     def to_apply(self, max_bytes: int) -> tuple[int, list[Entry]]:

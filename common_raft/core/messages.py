@@ -15,6 +15,8 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from common_raft.core.configuration import Configuration
+
 #: No node has this id: it stands for "nobody" in votes and for "not known" as a leader.
 NOBODY = 0
 
@@ -24,6 +26,7 @@ class EntryKind(IntEnum):
 
     NOOP = 0  #: appended by a new leader so that it can commit in its own term (paper, section 8)
     COMMANDS = 1  #: opaque to the core; the driver's batch of commands
+    CONFIGURATION = 2  #: an encoded `configuration.ConfChanges`
 
 
 class Entry(Struct, frozen=True, array_like=True, gc=False):
@@ -37,12 +40,25 @@ class Entry(Struct, frozen=True, array_like=True, gc=False):
 class HardState(Struct, frozen=True, array_like=True, gc=False):
     """What must be on disk before anything that depends on it is said (paper, figure 2, "persistent state").
 
-    ``commit`` is not needed for safety; it is written along so that a restart applies at once what was committed.
+    ``commit`` is written along with entries, and is not promised otherwise.  So a disk that holds the entry of a
+    configuration also says that the one before it is committed: a node that starts again never campaigns in a
+    configuration older than that (see `configuration`).
     """
 
     term: int = 0
     vote: int = NOBODY
     commit: int = 0
+
+
+class SnapshotMeta(Struct, frozen=True, array_like=True):
+    """Which entries a snapshot stands for: all up to ``index``, which is of ``term`` (paper, section 7).
+
+    ``configuration`` is the one in effect there.  The state itself is a file that the core never sees.
+    """
+
+    index: int
+    term: int
+    configuration: Configuration
 
 
 class RequestVote(Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -62,11 +78,19 @@ class RequestVote(Struct, frozen=True, array_like=True, gc=False, tag=1):
 
 
 class VoteResponse(Struct, frozen=True, array_like=True, gc=False, tag=2):
+    """A refusal tells what the sender knows to be committed, as (``commit``, ``commit_term``).
+
+    Without that a leader that was removed, and has more in its log than those it left, could block them for ever:
+    they need its vote as long as they do not know that its removal is committed (raft-rs, maybe_commit_by_vote).
+    """
+
     to: int
     sender: int
     term: int
     granted: bool
     pre_vote: bool = False
+    commit: int = 0
+    commit_term: int = 0
 
 
 class AppendEntries(Struct, frozen=True, array_like=True, tag=3):
@@ -157,6 +181,19 @@ class Commit(Struct, frozen=True, array_like=True, gc=False, tag=10):
     index_term: int
 
 
+class InstallSnapshot(Struct, frozen=True, array_like=True, tag=11):
+    """The follower needs entries that its leader has only in a snapshot any more (paper, figure 13).
+
+    Only what describes it: the drivers carry the file, in their own way and time, and hand the message to the
+    receiving core when all of it is on the receiver's disk.
+    """
+
+    to: int
+    sender: int
+    term: int
+    snapshot: SnapshotMeta
+
+
 Message: TypeAlias = (
     RequestVote
     | VoteResponse
@@ -168,4 +205,5 @@ Message: TypeAlias = (
     | ReadIndexResponse
     | TimeoutNow
     | Commit
+    | InstallSnapshot
 )

@@ -3,22 +3,37 @@
 A driver feeds it ticks, messages, proposals and confirmed disk writes, and carries out what each `Ready` says:
 
 1. send ``messages`` at once;
-2. put ``hard_state`` and ``entries`` into the disk's queue, in the order of the Readies;
+2. put ``snapshot``, ``hard_state`` and ``entries`` into the disk's queue, in the order of the Readies;
 3. when they are durable, send ``messages_after_append`` and call ``on_persisted(number)``;
-4. apply ``committed``, then call ``on_applied`` with the last index of it.
+4. restore the state machine from ``snapshot``, once that is durable, or apply ``committed``; then call ``on_applied``
+   with the snapshot's index, or the last one of ``committed``.  An entry of kind CONFIGURATION is applied by
+   ``apply_conf_change``.
 
 The disk and the applying run beside the core: several Readies may be at the disk at a time.
+
+Snapshots: a driver writes one of the state machine as it is at ``applied``, described by ``snapshot_meta``; when
+it is durable ``snapshot_available`` tells the core, and ``compact`` drops entries that it holds (a tail is best
+kept, so that followers who are only a little behind need no snapshot).  For every `InstallSnapshot` among the
+messages the driver carries the snapshot's file to the peer, has the message handed to the core there when all of it
+is on that disk, and says with ``report_snapshot`` how it went.  It may hand over a newer snapshot instead.  Another
+`InstallSnapshot` for a peer whose snapshot is under way only takes the message's place: it is of a later term.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from common_raft.core import elections, leading, membership, reads, snapshots, transfer
+from common_raft.core.config import Config, Rng, Stored
+from common_raft.core.configuration import ConfChanges, Configuration
 from common_raft.core.log import RaftLog
-from common_raft.core.messages import NOBODY, Entry, HardState, Message
-from common_raft.core.raft import Config, Raft, ReadState, Rng, Role, Stored
+from common_raft.core.messages import NOBODY, Entry, HardState, Message, SnapshotMeta
+from common_raft.core.progress import Progress
+from common_raft.core.raft import Raft
+from common_raft.core.reads import ReadState
+from common_raft.core.role import Role
 
 
 class SoftState(NamedTuple):
@@ -36,6 +51,10 @@ class Ready(NamedTuple):
     starts at ``committed_index`` and holds only entries that are on this node's own disk.
     ``messages_after_append`` may rest on this Ready's writes *and on earlier ones*: a Ready with nothing to write
     takes its turn in the disk's queue all the same.
+
+    ``snapshot``: what the leader sent in place of entries, and is on this disk.  The log on disk is to say so, and
+    to hold only what follows on it: unless it has an entry of that term at that index, all of it goes.  ``entries``
+    of the same Ready come behind it, and ``committed`` is empty until the state machine has been restored.
     """
 
     number: int
@@ -48,9 +67,11 @@ class Ready(NamedTuple):
     messages_after_append: list[Message]
     read_states: list[ReadState]
     soft_state: SoftState | None
+    snapshot: SnapshotMeta | None
 
     @property
     def must_persist(self) -> bool:
+        """Whether there is something to write; a snapshot always comes with a hard state."""
         return self.hard_state is not None or bool(self.entries)
 
 
@@ -67,13 +88,20 @@ class _InFlight(NamedTuple):
 class RawNode:
     """One Raft node without I/O.  Not thread-safe: one thread, or one event loop, owns it."""
 
-    def __init__(self, config: Config, stored: Stored, rng: Rng, applied: int = 0) -> None:
-        """``applied``: what a state machine that keeps its own state has seen; the first Ready goes on behind it.
+    def __init__(self, config: Config, stored: Stored, rng: Rng, applied: int | None = None) -> None:
+        """``applied``: what the state machine has seen; the first Ready goes on behind it.
 
-        Raises LogDamaged when the log ends before that.
+        None: what the snapshot holds, or nothing if there is none.  Where the log begins behind it, the state machine
+        has yet to be restored from the snapshot: nothing is handed out, and this node does not ask for votes, until
+        `resume_at` says that it was.  Raises LogDamaged when the log ends before ``applied``.
         """
         self._raft = Raft(config, stored, rng)
-        self._raft.log.resume_at(applied)
+        if applied is None:
+            applied = 0 if stored.snapshot is None else stored.snapshot.index
+        if applied < self._raft.log.offset:
+            self._raft.log.begin_behind(applied)
+        else:
+            membership.resume_at(self._raft, applied)
         self._number = 0
         self._in_flight: deque[_InFlight] = deque()
         self._told_hard_state = (self._raft.term, self._raft.vote)
@@ -85,30 +113,67 @@ class RawNode:
         self._raft.tick()
 
     def step(self, message: Message) -> None:
-        """Takes a message from a peer; from strangers, or for somebody else, it is ignored."""
+        """Takes a message; of strangers only what a leader or a candidate may say, for others nothing."""
         self._raft.step(message)
 
     def propose(self, payloads: Sequence[bytes]) -> None:
         """Appends an entry for each payload.  Raises ProposalDropped when not the leader or past a limit."""
-        self._raft.propose(payloads)
+        leading.propose(self._raft, payloads)
+
+    def propose_conf_change(self, changes: ConfChanges) -> None:
+        """Appends a change of the configuration, which takes effect when it is applied; no changes leave a joint one.
+
+        Raises ProposalDropped when not the leader, or while an earlier change (or, of a new leader, any earlier
+        entry) has yet to be applied, and InvalidConfChange when the rules forbid it.
+        """
+        membership.propose_conf_change(self._raft, changes)
+
+    def apply_conf_change(self, index: int, changes: ConfChanges) -> Configuration:
+        """The entry at ``index`` is being applied; call it before ``on_applied`` with that index or a higher one.
+
+        Returns the configuration now in effect.  An entry that is handed out again changes nothing.
+        """
+        membership.apply_conf_change(self._raft, index, changes)
+        return self._raft.configuration
+
+    @property
+    def may_propose_conf_change(self) -> bool:
+        """Whether this node leads, and no change may be under way: what it has applied is what a next one follows."""
+        return self._raft.role is Role.LEADER and membership.no_conf_change_pending(self._raft)
+
+    def snapshot_available(self, meta: SnapshotMeta) -> None:
+        """A snapshot is durable: followers may be given it.  Raises ValueError if it holds what is not applied."""
+        snapshots.offer(self._raft, meta)
+
+    def compact(self, index: int) -> None:
+        """Drops entries up to ``index`` from memory.  Raises ValueError unless an available snapshot holds them."""
+        snapshots.compact(self._raft, index)
+
+    def report_snapshot(self, peer: int, ok: bool) -> None:
+        """Tells how the last `InstallSnapshot` for ``peer`` ended: it was handed over there, or never will be."""
+        snapshots.report(self._raft, peer, ok)
+
+    def forget_leader(self) -> None:
+        """Tells a follower that its leader is gone, so that it need not wait to vote for another one."""
+        elections.forget_leader(self._raft)
 
     def read_index(self, context: int) -> None:
         """Asks for a ReadState named ``context``.  It may never come: ask again after a while.
 
         Raises NoLeader when nobody is known who could answer.
         """
-        self._raft.read_index(context)
+        reads.read_index(self._raft, context)
 
     def transfer_leadership(self, target: int) -> None:
         """Hands leadership to ``target``.  Raises NotLeader, or ValueError when it is no voter."""
-        self._raft.transfer_leadership(target)
+        transfer.transfer_leadership(self._raft, target)
 
     def campaign(self) -> None:
-        self._raft.campaign()
+        elections.campaign(self._raft)
 
     def report_unreachable(self, peer: int) -> None:
         """Tells that messages to ``peer`` were lost on the way."""
-        self._raft.report_unreachable(peer)
+        leading.report_unreachable(self._raft, peer)
 
     def on_persisted(self, number: int) -> None:
         """Everything that the Readies up to ``number`` gave to the disk is durable."""
@@ -118,19 +183,23 @@ class RawNode:
         while in_flight and in_flight[0].number <= number:
             done = in_flight.popleft()
             raft.log.persisted_to(done.last_index, done.truncations)
-            raft.on_hard_state_persisted(done.term, done.vote)
+            elections.on_hard_state_persisted(raft, done.term, done.vote)
         if raft.role is Role.LEADER and raft.log.persisted > before:
-            raft.maybe_commit()
+            leading.maybe_commit(raft)
 
     def on_applied(self, index: int) -> None:
-        self._raft.log.applied = index
+        """The state machine has seen everything up to ``index``."""
+        raft = self._raft
+        raft.log.applied = index
+        if raft.configuration.auto_leave:
+            membership.leave_joint_if_due(raft)
 
     def resume_at(self, applied: int) -> None:
         """The state machine is found to be at ``applied``, wherever it was before: the next Ready goes on behind it.
 
-        Raises LogDamaged when the log ends before that.
+        Raises LogDamaged when the log ends before that, and Compacted when it begins behind it.
         """
-        self._raft.log.resume_at(applied)
+        membership.resume_at(self._raft, applied)
 
     # --- what comes out ---------------------------------------------------------------------------------------
 
@@ -151,13 +220,14 @@ class RawNode:
         """Everything new since the last call; it counts as handed out."""
         raft, log = self._raft, self._raft.log
         if raft.wants_replication:
-            raft.replicate()
+            leading.replicate(raft)
+        restored = raft.restored
         first_index, entries = log.unwritten()
         committed_index, committed = log.to_apply(raft.config.max_apply_bytes)
         self._number += 1
         ready = Ready(
             self._number,
-            self._new_hard_state(bool(entries)),
+            self._new_hard_state(bool(entries) or restored is not None),
             first_index,
             entries,
             committed_index,
@@ -166,7 +236,9 @@ class RawNode:
             raft.messages_after_append,
             raft.read_states,
             self._new_soft_state(),
+            restored,
         )
+        raft.restored = None
         raft.messages, raft.messages_after_append, raft.read_states = [], [], []
         log.written = log.last_index
         log.handed_out += len(committed)
@@ -176,10 +248,10 @@ class RawNode:
             )
         return ready
 
-    def _new_hard_state(self, with_entries: bool) -> HardState | None:
-        """Term and vote when they changed; the commit index rides along with entries, which are written anyway."""
+    def _new_hard_state(self, forced: bool) -> HardState | None:
+        """Term and vote when they changed; the commit index rides along with what is written anyway."""
         term_and_vote = (self._raft.term, self._raft.vote)
-        if term_and_vote == self._told_hard_state and not with_entries:
+        if term_and_vote == self._told_hard_state and not forced:
             return None
         self._told_hard_state = term_and_vote
         return HardState(*term_and_vote, self._raft.log.committed)
@@ -213,6 +285,27 @@ class RawNode:
     def leader(self) -> int:
         """The leader of this term as far as this node knows; NOBODY when it does not."""
         return self._raft.leader
+
+    @property
+    def configuration(self) -> Configuration:
+        """Who takes part, as far as this node has applied it."""
+        return self._raft.configuration
+
+    @property
+    def followers(self) -> Mapping[int, Progress]:
+        """What a leader knows of each follower and learner, to look at; empty on others."""
+        return self._raft.progress if self._raft.role is Role.LEADER else {}
+
+    def snapshot_meta(self) -> SnapshotMeta:
+        """Describes a snapshot of the state machine as it is at ``applied``.
+
+        Raises ValueError while that is not settled: a snapshot is being restored, or a change of configuration is
+        being applied.
+        """
+        raft, log = self._raft, self._raft.log
+        if raft.configuration_index > log.applied:
+            raise ValueError(f"something is being applied behind {log.applied}: wait for on_applied")
+        return SnapshotMeta(log.applied, log.term(log.applied), raft.configuration)
 
     @property
     def commit(self) -> int:

@@ -1,13 +1,13 @@
 """What a leader knows of one follower, and how much it may send to it.
 
-Two states (etcd raft, tracker/progress.go):
+Three states (etcd raft, tracker/progress.go):
 
 - PROBE: where the logs meet is not known.  One append at a time; an answer, or a heartbeat's answer when the
   append was lost, permits the next.
 - REPLICATE: the logs match up to ``match_index``.  Appends are pipelined: ``next_index`` moves on as soon as
   something is sent, and what is in flight is bounded in messages and in bytes.
-
-A third one, SNAPSHOT, will stand between them when logs are compacted.
+- SNAPSHOT: what the follower lacks is compacted away, and a snapshot up to ``pending_snapshot`` is under way.
+  No appends until the driver reports how it went, or the follower turns out to be where the log can go on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from enum import Enum
 class ProgressState(Enum):
     PROBE = "probe"
     REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
 
 
 class Inflights:
@@ -64,6 +65,7 @@ class Progress:
         "inflights",
         "match_index",
         "next_index",
+        "pending_snapshot",
         "probe_sent",
         "recent_active",
         "sent_commit",
@@ -76,17 +78,21 @@ class Progress:
         self.next_index = next_index  #: the next append starts here
         self.inflights = inflights  #: empty in PROBE
         self.probe_sent = False  #: in PROBE: the one append is under way
+        self.pending_snapshot = 0  #: in SNAPSHOT: the last index that the snapshot stands for
         self.sent_commit = 0  #: the commit index that was last sent along with an append
         self.recent_active = False  #: heard from since the last check of the quorum
 
     @property
     def paused(self) -> bool:
-        return self.probe_sent if self.state is ProgressState.PROBE else self.inflights.full
+        if self.state is ProgressState.REPLICATE:
+            return self.inflights.full
+        return self.probe_sent or self.state is ProgressState.SNAPSHOT
 
     def become_probe(self) -> None:
-        """Starts over behind what is known to match: everything in flight counts as lost."""
+        """Starts over behind what is known to match, or behind the snapshot: what is in flight counts as lost."""
         self.state = ProgressState.PROBE
-        self.next_index = self.match_index + 1
+        self.next_index = max(self.match_index, self.pending_snapshot) + 1
+        self.pending_snapshot = 0
         self.probe_sent = False
         self.sent_commit = 0
         self.inflights.clear()
@@ -94,8 +100,26 @@ class Progress:
     def become_replicate(self) -> None:
         self.state = ProgressState.REPLICATE
         self.next_index = self.match_index + 1
+        self.pending_snapshot = 0
         self.probe_sent = False
         self.inflights.clear()
+
+    def become_snapshot(self, index: int) -> None:
+        self.state = ProgressState.SNAPSHOT
+        self.pending_snapshot = index
+        self.probe_sent = False
+        self.inflights.clear()
+
+    def snapshot_sent(self, ok: bool) -> None:
+        """The snapshot has arrived, or it has not: the log goes on behind it, or where it did.
+
+        One probe is let through by the follower's next answer, of whatever kind: when the snapshot has arrived the
+        follower is about to say so, and when it has not there is a pause before the next attempt.
+        """
+        if not ok:
+            self.pending_snapshot = 0
+        self.become_probe()
+        self.probe_sent = True
 
     def sent_append(self, last_index: int, count: int, size: int, commit: int) -> None:
         self.sent_commit = commit
@@ -105,8 +129,12 @@ class Progress:
             self.next_index = last_index + 1
             self.inflights.add(last_index, size)
 
-    def matched(self, index: int) -> bool:
-        """The follower has confirmed ``index``; returns whether that was news."""
+    def matched(self, index: int, offset: int) -> bool:
+        """The follower has confirmed ``index``; returns whether that was news.
+
+        ``offset``: where the leader's log begins.  A follower that has reached it needs no snapshot (any more),
+        whether it got it from the snapshot that was sent or otherwise.
+        """
         news = index > self.match_index
         if news:
             self.match_index = index
@@ -114,8 +142,10 @@ class Progress:
         if self.state is ProgressState.PROBE:
             if index >= self.match_index:
                 self.become_replicate()
-        else:
+        elif self.state is ProgressState.REPLICATE:
             self.inflights.free_to(index)
+        elif news and index >= offset:
+            self.become_replicate()
         return news
 
     def rejected(self, prev_index: int, hint_index: int) -> bool:
@@ -128,7 +158,7 @@ class Progress:
                 return False
             self.become_probe()
             return True
-        if prev_index != self.next_index - 1:
+        if self.state is ProgressState.SNAPSHOT or prev_index != self.next_index - 1:
             return False
         self.next_index = max(min(prev_index, hint_index + 1), self.match_index + 1)
         self.probe_sent = False

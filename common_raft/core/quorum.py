@@ -1,12 +1,12 @@
 """Quorum arithmetic: pure functions over what the voters have said.
 
-A majority of the voters decides (paper, section 5.2 and 5.3).  Joint configurations will ask these functions
-once for each half (thesis 4.3), which is why they take the voters as an argument and know nothing else.
+A majority of the voters decides (paper, section 5.2 and 5.3).  In a joint configuration each of two sets of
+voters, the ``halves``, must give its majority (thesis 4.3; etcd raft, quorum/joint.go); one half is a plain majority.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from enum import Enum
 
 
@@ -45,3 +45,25 @@ def vote_result(votes: Mapping[int, bool], voters: Collection[int]) -> VoteResul
     if len(voters) - refused < needed:
         return VoteResult.LOST
     return VoteResult.PENDING
+
+
+def joint_committed_index(match_index: Mapping[int, int], halves: Iterable[Collection[int]]) -> int:
+    """The highest index that a majority of each half has reached; who is not in ``match_index`` has nothing.
+
+    Raises ValueError when a half is empty.
+    """
+    return min(committed_index(match_index.get(voter, 0) for voter in voters) for voters in halves)
+
+
+def joint_vote_result(votes: Mapping[int, bool], halves: Iterable[Collection[int]]) -> VoteResult:
+    """Won when both halves are, lost as soon as one of them is."""
+    results = {vote_result(votes, voters) for voters in halves}
+    for result in (VoteResult.LOST, VoteResult.PENDING):
+        if result in results:
+            return result
+    return VoteResult.WON
+
+
+def has_quorum(nodes: Container[int], halves: Iterable[Collection[int]]) -> bool:
+    """Whether ``nodes`` hold a majority of each half."""
+    return all(sum(voter in nodes for voter in voters) >= majority(len(voters)) for voters in halves)

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
-from common_raft.core import Entry, EntryKind
+from common_raft.core import ConfChanges, Entry, EntryKind, decode_changes
 from common_raft.drivers.envelope import split
 from common_raft.drivers.proposals import Proposals
+from common_raft.storage import SnapshotMark
 
 
 class Work(NamedTuple):
     """What the machine applies in one call: ``batches`` and their ``sequences`` go together.
 
-    ``applied``: the index of the last entry.  A leader's no-ops move it on without any batch.
+    ``applied``: the index of the last entry.  A leader's no-ops move it on without any batch.  ``changes`` of the
+    configuration, by index, are the core's to apply, once the machine has been given the batches.
     """
 
     batches: list[tuple[bytes, bool]]
     sequences: list[int]
     applied: int
+    changes: Sequence[tuple[int, ConfChanges]] = ()
 
 
 def unpack(first_index: int, entries: Iterable[Entry], proposals: Proposals[object, object]) -> Work:
     """The batches of committed entries, each with whether a client of this node waits for it."""
     batches: list[tuple[bytes, bool]] = []
     sequences: list[int] = []
+    changes: list[tuple[int, ConfChanges]] = []
     applied = first_index - 1
     for entry in entries:
         applied += 1
@@ -33,27 +37,41 @@ def unpack(first_index: int, entries: Iterable[Entry], proposals: Proposals[obje
             for origin, sequence, payload in split(entry.data):
                 batches.append((payload, proposals.is_waiting(origin, sequence)))
                 sequences.append(sequence)
-    return Work(batches, sequences, applied)
+        elif entry.kind is EntryKind.CONFIGURATION:
+            changes.append((applied, decode_changes(entry.data)))
+    return Work(batches, sequences, applied, changes)
 
 
 def together(works: Iterable[Work]) -> Work:
     """Several pieces of work, in their order, as one."""
     batches: list[tuple[bytes, bool]] = []
     sequences: list[int] = []
+    changes: list[tuple[int, ConfChanges]] = []
     applied = 0
     for work in works:
         batches += work.batches
         sequences += work.sequences
+        changes += work.changes
         applied = work.applied
-    return Work(batches, sequences, applied)
+    return Work(batches, sequences, applied, changes)
 
 
-def take(works: deque[Work], max_bytes: int) -> Work:
-    """Takes the first pieces of work off, as one: at least one, then while their batches fit into ``max_bytes``."""
-    taken = [works.popleft()]
-    size = _size(taken[0])
-    while works and (size := size + _size(works[0])) <= max_bytes:
-        taken.append(works.popleft())
+#: What a machine that is applied to beside has to do, in this order: a mark is that of a snapshot to start from.
+Step: TypeAlias = Work | SnapshotMark
+
+
+def take(steps: deque[Step], max_bytes: int) -> Step:
+    """Takes the first step off; work with what follows on it, while the batches fit into ``max_bytes``."""
+    first = steps.popleft()
+    if isinstance(first, SnapshotMark):
+        return first
+    taken = [first]
+    size = _size(first)
+    while (
+        steps and isinstance(following := steps[0], Work) and (size := size + _size(following)) <= max_bytes
+    ):
+        taken.append(following)
+        steps.popleft()
     return together(taken)
 
 

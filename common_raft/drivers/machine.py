@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeAlias, TypeVar
 
 Command = TypeVar("Command")
@@ -74,6 +74,35 @@ class AsyncStateMachine(Machine[Command_contra], Protocol[Command_contra, Result
     """
 
     async def apply(self, batches: Batches, applied: int) -> Sequence[Sequence[Result_co] | None]: ...
+
+
+class Snapshotted(Protocol):
+    """What a state machine has besides, if its node is to take snapshots and to start from them."""
+
+    def snapshot(self, applied: int, /) -> Iterator[bytes]:
+        """The state as it is now, after the entry ``applied``, in chunks of at most 64 MiB; empty ones are left out.
+
+        They are asked for later and in another thread, while batches are applied, and must not show those: a
+        generator that begins to look when the first chunk is asked for is too late.
+        """
+        ...
+
+    def restore(self, chunks: Iterable[bytes], /) -> None:
+        """Replaces the state by what `snapshot` gave, on this or on another node, or does nothing.
+
+        Called in another thread than ``apply``, but not at the same time.
+        """
+        ...
+
+
+class AsyncSnapshotted(Protocol):
+    """`Snapshotted` for a machine that awaits.  Both may raise ConnectionError, and are called again later."""
+
+    async def snapshot(self, applied: int, /) -> AsyncIterator[bytes]:
+        """The state is that of the moment in which this returns; nothing is applied before that."""
+        ...
+
+    async def restore(self, chunks: AsyncIterator[bytes], /) -> None: ...
 
 
 #: Called with the result of a command when it was applied, or with why there is none.

@@ -15,45 +15,62 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random, SystemRandom
 from typing import Any, Generic, Protocol, cast
 
-from common_raft.core import NOBODY, Config, Message, ProposalDropped, RawNode, Ready, Role, SoftState
+from common_raft.core import (
+    NOBODY,
+    Config,
+    InstallSnapshot,
+    Message,
+    RawNode,
+    Ready,
+    Role,
+    SoftState,
+)
 from common_raft.core.errors import NoLeader
-from common_raft.core.messages import AppendEntries
+from common_raft.core.messages import AppendEntries, TimeoutNow
+from common_raft.drivers.administration import Administration
 from common_raft.drivers.applying import Work, unpack
-from common_raft.drivers.envelope import EnvelopeError, join, sequence_of
+from common_raft.drivers.beside import Beside
+from common_raft.drivers.forwarding import Forwarding
+from common_raft.drivers.histories import check_history
+from common_raft.drivers.leaving import Leaving
 from common_raft.drivers.machine import Command, Machine, Result
+from common_raft.drivers.marks import StoredLog, members_of
+from common_raft.drivers.measuring import Measuring
+from common_raft.drivers.membership import MemberInfo
 from common_raft.drivers.options import NodeOptions
-from common_raft.drivers.proposals import TOO_MANY, Proposals
+from common_raft.drivers.proposals import Proposals
 from common_raft.drivers.reads import Reads
-from common_raft.storage import Wal, WalWriter
-from common_raft.transport.messages import ForwardedProposals, PeerMessage, ProposalsRefused
+from common_raft.drivers.reconfiguration import Reconfiguration, first_members, first_voters
+from common_raft.drivers.snapshotting import Snapshotting
+from common_raft.drivers.ticks import Ticks
+from common_raft.measures import Following, Measurements, Traffic
+from common_raft.storage import SnapshotMark, Wal, WalWriter
+from common_raft.transport.links import Transport
+from common_raft.transport.messages import (
+    ChangeRefused,
+    ForwardedChange,
+    ForwardedProposals,
+    PeerMessage,
+    ProposalsRefused,
+    SnapshotAck,
+    SnapshotChunk,
+)
 
 log = logging.getLogger(__name__)
-
-#: One entry: small enough to keep a slow link's pipeline moving, large enough to amortise a write to the disk.
-MAX_ENTRY_BYTES = 1 << 20
-#: Other nodes' batches that wait at the leader while its disk is busy; past it they are refused.
-MAX_FOREIGN_BYTES = 64 << 20
 
 #: What a machine takes in one call, and may have to send somewhere; one entry may be larger.
 MAX_APPLY_BYTES = 4 << 20
 #: Between two attempts to reach a state machine that is away.
 RETRY_SECONDS = 0.25
 
-LEADER_CHANGED = "etcdserver: leader changed"
+
+class Whole(Protocol):
+    """An event, of whatever kind the driver waits for."""
+
+    def set(self) -> None: ...
 
 
-class Transport(Protocol):
-    """The links to the peers."""
-
-    def is_connected(self, peer: int) -> bool: ...
-    def send(self, message: PeerMessage) -> None:
-        """Queues a message for its ``to``, without waiting for anything."""
-
-    def flush(self) -> None:
-        """Sends what is queued, one write for each peer, without waiting for anything."""
-
-
-class Member(Generic[Command, Result]):
+class Member(Administration, Generic[Command, Result]):
     """One member of a cluster, less what makes it run.
 
     ``problem`` says why the machine cannot be reached, while it cannot.
@@ -62,6 +79,7 @@ class Member(Generic[Command, Result]):
     """
 
     _transport: Transport
+    _whole: Whole  # set once the state that the log begins behind is there, or the node stops
 
     def __init__(
         self, options: NodeOptions, wal: Wal, machine: Machine[Command], now: Callable[[], float]
@@ -69,20 +87,46 @@ class Member(Generic[Command, Result]):
         self._options = options
         self._now = now
         self.id, self.name, self.cluster_id = options.id, options.name, options.cluster_id
-        self.appends_sent = 0
-        self.appends_received = 0
         incarnation = SystemRandom().getrandbits(32)
-        self._core = RawNode(
-            self._core_config(options), wal.recovered, Random(incarnation ^ options.id), machine.applied
+        found = wal.recovered
+        applied = machine.applied
+        if options.idle_check is not None and found.snapshot is not None:
+            applied = max(applied, found.snapshot.index)  # it says by itself if it has less
+        self._members = first_members(options)
+        voters = first_voters(self._members)
+        if found.snapshot is not None:
+            self._members.restore(members_of(found.snapshot))
+        config = self._core_config(options, voters)
+        self._core = RawNode(config, StoredLog(found), Random(incarnation ^ options.id), applied)
+        self._ticks = Ticks(options, self._core, config.election_tick, lambda: self._now())
+        self._reconfiguration = Reconfiguration(
+            options, self._core, self._members, incarnation, now, self._fail
         )
         self._proposals: Proposals[Command, Result] = Proposals(
             machine, options.id, incarnation, options.request_timeout
         )
         self._reads = Reads(incarnation, options.request_timeout)
-        self._foreign: list[tuple[int, bytes]] = []  # (origin, sealed batch), to be proposed with our own
-        self._foreign_bytes = 0
+        self._forwarding = Forwarding(self._core, self._proposals, options.id, now)
+        self._leaving = Leaving(options, self._core, self._forwarding, now)
         self._at_disk: deque[tuple[int, list[Message]]] = deque()
         self._writer = WalWriter(wal, self._durable_in_thread, self._disk_failed_in_thread)
+        self._snapshots = wal.snapshots
+        self._log_measures = wal.measures
+        self._measuring = Measuring(options.heartbeat_interval)
+        self._beside = Beside(self._post)
+        self._snapshotting = Snapshotting(
+            options,
+            self._core,
+            self._snapshots,
+            self._writer,
+            wal.recovered.snapshot,
+            self._send,
+            run_long=self._beside.run_long,
+            run_short=self._beside.run_short,
+            post=self._post,
+            now=lambda: self._now(),
+        )
+        self._restoring: tuple[int, SnapshotMark] | None = None  # once the Ready of this number is durable
         self._stopped = False
         self.problem: str | None = None
         self._machine_is_away = False
@@ -93,13 +137,14 @@ class Member(Generic[Command, Result]):
         self._leader_since = now()
 
     @staticmethod
-    def _core_config(options: NodeOptions) -> Config:
+    def _core_config(options: NodeOptions, voters: tuple[int, ...]) -> Config:
         return Config(
             options.id,
-            (options.id, *options.peers),
+            voters,
             election_tick=max(2, round(options.election_timeout / options.heartbeat_interval)),
             heartbeat_tick=1,
             max_apply_bytes=MAX_APPLY_BYTES,
+            lease_reads=options.lease_reads,
         )
 
     @property
@@ -111,7 +156,48 @@ class Member(Generic[Command, Result]):
         """For how long the leader, or that there is none, has been known."""
         return self._now() - self._leader_since
 
+    @property
+    def members(self) -> list[MemberInfo]:
+        """All members, as far as this node has applied what was said about them; may be asked in any thread."""
+        return self._members.all()
+
+    def _connect(self, transport: Transport) -> None:
+        """From now on this member reaches the others."""
+        self._transport = transport
+        for part in (self._forwarding, self._reconfiguration, self._leaving):
+            part.transport = transport
+        transport.update(self._reconfiguration.roster())
+
+    def measurements(self) -> Measurements:
+        """This node as it is now; may be asked in any thread."""
+        measuring, core = self._measuring, self._core
+        others = [member.id for member in self.members if member.id != self.id]
+        sending, receiving = measuring.rates()
+        traffic, followers = dict(self._transport.traffic), dict(measuring.followers)
+        return Measurements(
+            committed=core.commit,
+            pending=self._proposals.count,
+            failed=self._proposals.failed,
+            failed_reads=self._reads.failed,
+            leader_changes=measuring.leader_changes,
+            late_heartbeats=measuring.late_heartbeats,
+            is_learner=self.id in core.configuration.learners,
+            restoring=core.log.restoring,
+            log=self._log_measures,
+            snapshots=self._snapshots.measures,
+            traffic={peer: traffic.get(peer) or Traffic() for peer in others},
+            followers={peer: followers.get(peer) or Following() for peer in others},
+            appends_sent=measuring.appends_sent,
+            appends_received=measuring.appends_received,
+            sending=sending,
+            receiving=receiving,
+        )
+
     # --- what a driver adds -----------------------------------------------------------------------------------
+
+    def _fail(self, error: BaseException) -> None:
+        """Ends the node: it says nothing more to anybody."""
+        raise NotImplementedError
 
     def _schedule_turn(self) -> None:
         """Sees to it that `_advance` is called soon."""
@@ -119,6 +205,18 @@ class Member(Generic[Command, Result]):
 
     def _apply(self, work: Work) -> None:
         """Applies committed entries, now or later, in their order; then calls `_on_applied`."""
+        raise NotImplementedError
+
+    def _restore(self, mark: SnapshotMark) -> None:
+        """Has the machine start from this snapshot, beside and after what is being applied; then `_on_restored`."""
+        raise NotImplementedError
+
+    def _take_state(self) -> None:
+        """Asks the machine for its state; then `_write_state`, when the core's ``applied`` is that of the state."""
+        raise NotImplementedError
+
+    def _post(self, callback: Callable[[Any], None], argument: Any) -> None:
+        """Called in any thread: gets ``callback`` called where the core lives, and a turn behind it."""
         raise NotImplementedError
 
     def _durable_in_thread(self, number: int) -> None:
@@ -132,38 +230,66 @@ class Member(Generic[Command, Result]):
     # --- turns ------------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        self._send_proposals()
+        self._ticks.catch_up()
+        self._leaving.advance()
+        self._forwarding.advance(disk_is_busy=bool(self._at_disk))
         self._ask_reads()
+        self._reconfiguration.advance()
         while self._writer.has_room and self._core.has_ready():
             self._carry_out(self._core.ready())
         self._transport.flush()
 
     def _on_tick(self, now: float) -> None:
         """Once in a heartbeat interval."""
-        self._core.tick()
+        self._ticks.on_timer()
+        self._measuring.ticked(len(self._core.followers))
         # Also what waits for the disk or for a leader gets its deadline now.
         self._proposals.seal_pending(now)
         self._proposals.expire(now)
+        self._forwarding.on_tick()
         self._reads.ask_again(now - self._options.election_timeout)
         self._reads.expire(now)
+        self._snapshotting.tick(now)
+        self._reconfiguration.on_tick()
+        self._leaving.on_tick()
 
     def _stop_waiting(self) -> None:
         """Clients that wait are told that the node stops."""
         self._stopped = True
+        self._beside.stop()
+        self._snapshotting.abandon()
         self._proposals.stop()
         self._reads.stop()
+        self._reconfiguration.stop()
+        self._leaving.stop()
+
+    def _close_snapshots(self) -> None:
+        """Waits for what runs beside; what has not begun will not."""
+        self._beside.close()
+        self._snapshotting.stop()
 
     def _carry_out(self, ready: Ready) -> None:
         send = self._transport.send
         for message in ready.messages:
-            if type(message) is AppendEntries:
-                self.appends_sent += 1
+            if type(message) is InstallSnapshot:
+                self._snapshotting.send(message, self._now())
+                continue
+            self._measuring.sent(message)
             send(message)
         if ready.must_persist:
+            mark = None
+            if ready.snapshot is not None:
+                mark = self._snapshotting.installed(ready.snapshot)
+                self._restoring = ready.number, mark
             self._at_disk.append((ready.number, ready.messages_after_append))
             # Followers first: the writer's thread, once it is awake, competes for the interpreter.
             self._transport.flush()
-            self._writer.submit(ready.number, ready.hard_state, ready.first_index, ready.entries)
+            if mark is None and self._writer.write_at_once(
+                ready.hard_state, ready.first_index, ready.entries
+            ):
+                self._on_persisted(ready.number)
+            else:
+                self._writer.submit(ready.number, ready.hard_state, ready.first_index, ready.entries, mark)
         elif self._at_disk:
             self._at_disk[-1][1].extend(ready.messages_after_append)
         else:
@@ -175,6 +301,7 @@ class Member(Generic[Command, Result]):
             self._reads.confirmed(state.context, state.index)
         if ready.committed:
             proposals = cast(Proposals[Any, Any], self._proposals)
+            self._snapshotting.committed(sum([len(entry.data) for entry in ready.committed]))
             self._apply(unpack(ready.committed_index, ready.committed, proposals))
         elif ready.read_states:
             self._reads.applied(self.applied)
@@ -183,63 +310,15 @@ class Member(Generic[Command, Result]):
         self.term = state.term
         if state.leader != self.leader:
             self.leader, self._leader_since = state.leader, self._now()
+            self._measuring.leader_is(state.leader)
             who = "this node" if state.leader == self.id else f"{state.leader:x}"
             log.info("term %d: the leader is %s", state.term, who if state.leader else "not known")
             self._reads.ask_again(self._now() + 1)
-        if state.role is not Role.LEADER and self._foreign:
-            self._refuse_foreign(LEADER_CHANGED)
+        if state.role is not Role.LEADER:
+            self._snapshotting.leads_no_longer()
+            self._reconfiguration.leads_no_longer()
+            self._forwarding.leads_no_longer()
         self._schedule_turn()
-
-    # --- proposing --------------------------------------------------------------------------------------------
-
-    def _send_proposals(self) -> None:
-        proposals = self._proposals
-        if not (proposals.pending or proposals.unsent or self._foreign):
-            return
-        leader = self._core.leader
-        if self._core.role is Role.LEADER:
-            if not self._at_disk:
-                proposals.seal_pending(self._now())
-                self._propose_as_leader()
-        elif leader != NOBODY and self._transport.is_connected(leader):
-            proposals.seal_pending(self._now())
-            for batches in _chunks(proposals.take_unsent()):
-                self._transport.send(ForwardedProposals(leader, self.id, batches))
-
-    def _propose_as_leader(self) -> None:
-        own = self._proposals.take_unsent()
-        batches = own + [batch for _, batch in self._foreign]
-        try:
-            self._core.propose(join(batches, MAX_ENTRY_BYTES))
-        except ProposalDropped as dropped:
-            log.warning("%d batches of proposals dropped: %s", len(batches), dropped)
-            self._proposals.refuse(map(sequence_of, own), TOO_MANY)
-            self._refuse_foreign(TOO_MANY)
-        else:
-            self._foreign, self._foreign_bytes = [], 0
-
-    def _take_foreign(self, message: ForwardedProposals) -> None:
-        try:
-            sequences = [sequence_of(batch) for batch in message.batches]
-        except EnvelopeError as error:
-            log.warning("forwarded proposals of %x dropped: %s", message.sender, error)
-            return
-        size = sum(map(len, message.batches))
-        if self._core.role is not Role.LEADER:
-            self._refuse(message.sender, sequences, LEADER_CHANGED)
-        elif self._foreign_bytes + size > MAX_FOREIGN_BYTES:
-            self._refuse(message.sender, sequences, TOO_MANY)
-        else:
-            self._foreign_bytes += size
-            self._foreign += [(message.sender, batch) for batch in message.batches]
-
-    def _refuse_foreign(self, cause: str) -> None:
-        foreign, self._foreign, self._foreign_bytes = self._foreign, [], 0
-        for sender in {sender for sender, _ in foreign}:
-            self._refuse(sender, [sequence_of(batch) for origin, batch in foreign if origin == sender], cause)
-
-    def _refuse(self, sender: int, sequences: list[int], cause: str) -> None:
-        self._transport.send(ProposalsRefused(sender, self.id, sequences, cause))
 
     # --- reading and applying ---------------------------------------------------------------------------------
 
@@ -253,11 +332,17 @@ class Member(Generic[Command, Result]):
     def _on_applied(self, work: Work, results: Sequence[Sequence[Result] | None]) -> None:
         """Lets those who wait know."""
         self.applied = work.applied
+        if work.changes:
+            self._reconfiguration.on_applied(work.changes)
+            self._schedule_turn()  # for the change that waited for these
         self._core.on_applied(work.applied)
         for sequence, result in zip(work.sequences, results, strict=True):
             if result is not None:
                 self._proposals.resolve(sequence, result)
         self._reads.applied(work.applied)
+        if self._snapshotting.due:
+            self._snapshotting.begin()
+            self._take_state()
 
     def _cannot_apply(self, work: Work, error: ConnectionError) -> None:
         if not self._machine_is_away:
@@ -271,17 +356,72 @@ class Member(Generic[Command, Result]):
         self._machine_is_away = False
         self.problem = None
 
+    # --- snapshots --------------------------------------------------------------------------------------------
+
+    def _write_state(self, chunks: Iterable[bytes]) -> None:
+        self._snapshotting.write(self._members.encode(), chunks)
+
+    def _on_restored(self, mark: SnapshotMark) -> None:
+        """The machine has started from ``mark``."""
+        log.info("the state is that of entry %d now", mark.index)
+        self._members.restore(members_of(mark))
+        self._go_on_behind(mark.index)
+        if not self._core.log.restoring:
+            self._whole.set()
+
+    def _begin(self) -> None:
+        """At the start: where the machine has less than the log's snapshot, it is restored beside."""
+        self._lead_if_alone()
+        if self._core.log.restoring:
+            assert self._snapshotting.newest is not None
+            self._restore(self._snapshotting.newest)
+        else:
+            self._whole.set()
+
+    def _lead_if_alone(self) -> None:
+        """Nobody else could have a leader."""
+        if self._core.configuration.voters == (self.id,):
+            self._core.campaign()
+
+    def _go_on_behind(self, applied: int) -> None:
+        """The machine is at ``applied``, wherever it was before: what follows is handed out again.
+
+        Unless the log begins later: then a newer snapshot has come meanwhile, and is next.
+        """
+        self.applied = applied
+        if applied >= self._core.log.offset:
+            self._core.resume_at(applied)
+            self._reconfiguration.replay(applied)
+            self._reconfiguration.on_restored()
+            self._lead_if_alone()
+        self._reads.applied(applied)
+        self._schedule_turn()
+
+    def _send(self, message: SnapshotChunk | SnapshotAck) -> None:
+        self._transport.send(message)
+        self._transport.flush()
+
     # --- the network and the disk -----------------------------------------------------------------------------
 
+    def _on_unreachable(self, peer: int) -> None:
+        self._measuring.unreachable(peer)
+        self._core.report_unreachable(peer)
+
     def _take_messages(self, messages: list[PeerMessage]) -> None:
+        self._ticks.catch_up()
         for message in messages:
-            if isinstance(message, ForwardedProposals):
-                self._take_foreign(message)
-            elif isinstance(message, ProposalsRefused):
-                self._proposals.refuse(message.sequences, message.cause)
+            if isinstance(message, ForwardedProposals | ProposalsRefused):
+                self._forwarding.take(message)
+            elif isinstance(message, SnapshotChunk | SnapshotAck):
+                self._snapshotting.take(message, self._now())
+            elif isinstance(message, ForwardedChange | ChangeRefused):
+                self._reconfiguration.take(message)
             else:
+                self._measuring.received(message)
                 if type(message) is AppendEntries:
-                    self.appends_received += 1
+                    check_history(self._core, message)
+                elif type(message) is TimeoutNow:
+                    log.info("member %x hands the leadership over to this node", message.sender)
                 self._core.step(message)
 
     def _on_persisted(self, number: int) -> None:
@@ -290,17 +430,18 @@ class Member(Generic[Command, Result]):
             for message in at_disk.popleft()[1]:
                 self._transport.send(message)
         self._core.on_persisted(number)
+        if self._restoring is not None and self._restoring[0] <= number:
+            _, mark = self._restoring
+            self._restoring = None
+            self._restore(mark)
 
 
-def _chunks(batches: Iterable[bytes]) -> Iterable[list[bytes]]:
-    """Batches in groups that fit into a frame: what gathered while there was no leader may be many."""
-    chunk: list[bytes] = []
-    size = 0
-    for batch in batches:
-        if chunk and size + len(batch) > MAX_ENTRY_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(batch)
-        size += len(batch)
-    if chunk:
-        yield chunk
+def next_tick(due: float, now: float, interval: float) -> float:
+    """When the next tick is due, once the one of ``due`` has come.
+
+    A tick that comes late does not put off those after it: ten of them, each a little late on a busy machine, would
+    otherwise make the election timeout longer than what was asked for.  Ticks that were missed altogether are not
+    made up for, so that a process that was stopped does not take the time for its leader's silence.
+    """
+    due += interval
+    return due if due > now else now + interval

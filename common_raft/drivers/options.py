@@ -22,6 +22,17 @@ class NodeOptions:
     #: How long a machine that is awaited may have nothing to do before it is asked to apply nothing, which tells
     #: whether it can be reached and still has what it had; None for a machine that cannot be lost.
     idle_check: float | None = None
+    #: A snapshot is taken after so many entries; 0: none is, and log and memory grow.
+    snapshot_count: int = 0
+    max_snapshots: int = 5  #: files that are kept; 0: all
+    client_urls: Sequence[str] = ()  #: where clients find this node; the others are told
+    #: The table that the node begins with (`membership.Members.encode`); without one it is made of ``peers``.
+    members: bytes = b""
+    #: Whether this node, as the leader, refuses changes of the members that the cluster cannot afford just now.
+    strict_reconfig_check: bool = True
+    #: A leader answers reads by its lease, which trusts all members' clocks: see `core.reads.Lease`.  All members
+    #: must have it set, since all of them make the promises that it rests on.
+    lease_reads: bool = False
 
     @property
     def request_timeout(self) -> float:

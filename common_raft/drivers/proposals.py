@@ -1,17 +1,20 @@
 """Commands between a client's request and their result: collected, sealed, sent, waited for.
 
     pending --seal--> unsent --take_unsent--> waiting --resolve--> done
-                         |                       |
-                         +---- deadline, refusal, stop: done with a ProposalError
+                       | ^                       |
+                       | +------ take_back ------+
+                       +---- deadline, refusal, stop: done with a ProposalError
 
-Only what was never sent may be sent again: once a batch has left for the log, its outcome is unknown until it is
-applied, and a deadline ends the waiting.  Time is what the caller says it is, in seconds.
+Once a batch has left for the log, its outcome is unknown until it is applied, and a deadline ends the waiting; it is
+sent again only if it is known not to have been appended.  Time is what the caller says it is, in seconds.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import Generic, NamedTuple
 
 from common_raft.drivers.envelope import seal
@@ -19,8 +22,14 @@ from common_raft.drivers.machine import Command, Done, Machine, ProposalError, R
 
 #: Commands that wait at one node, in all stages: each holds a client's connection, and those are bounded below it.
 MAX_COMMANDS = 65_536
-#: Bytes of sealed batches that wait at one node.
-MAX_BYTES = 256 << 20
+#: Bytes of sealed batches that wait at one node; as many as a leader takes of others (`forwarding`).
+MAX_BYTES = 64 << 20
+#: Commands that are not sealed, and so not counted in bytes: past it they are sealed before their turn.
+MAX_UNSEALED = 128
+#: When the oldest command has waited for half of the time that it may, others are taken only while fewer than these
+#: wait: they would only learn, after as long a time, that theirs is over.  So few may wait for an election.
+MANY_COMMANDS = 512
+MANY_BYTES = 8 << 20
 #: One batch: half of what a leader joins into an entry, so that several nodes' batches share one.
 MAX_BATCH_BYTES = 512 << 10
 MAX_BATCH_COMMANDS = 4096
@@ -55,14 +64,32 @@ class Proposals(Generic[Command, Result]):
         self._waiting: dict[int, Batch[Result]] = {}  # in order of sequence, and so of deadline
         self._count = 0
         self._bytes = 0
+        self.failed = 0  #: commands that ended with an error
+        self._late = False  # the oldest has waited for long
 
-    def add(self, command: Command, done: Done[Result]) -> None:
+    @property
+    def full(self) -> bool:
+        """Whether there are so many that another one had better be told at once."""
+        count = self._count + len(self._commands)
+        if self._late and (count >= MANY_COMMANDS or self._bytes >= MANY_BYTES):
+            return True
+        return count >= MAX_COMMANDS or self._bytes >= MAX_BYTES
+
+    def add(self, command: Command, done: Done[Result], now: float) -> None:
         """Takes a command; past the limits it is done at once, with an error."""
-        if self._count + len(self._commands) >= MAX_COMMANDS or self._bytes >= MAX_BYTES:
+        if len(self._commands) >= MAX_UNSEALED:
+            self.seal_pending(now)
+        if self.full:
+            self.failed += 1
             done(ProposalError(TOO_MANY))
             return
         self._commands.append(command)
         self._done.append(done)
+
+    @property
+    def count(self) -> int:
+        """Commands that wait for their outcome, in all stages."""
+        return self._count + len(self._commands)
 
     @property
     def pending(self) -> bool:
@@ -89,12 +116,21 @@ class Proposals(Generic[Command, Result]):
         self._count += len(done)
         self._bytes += len(sealed)
 
-    def take_unsent(self) -> list[bytes]:
-        """The sealed batches that nobody has taken yet; from here on their outcome is unknown until resolved."""
-        taken = list(self._unsent)
-        self._unsent.clear()
+    def take_unsent(self, max_bytes: int) -> list[bytes]:
+        """The oldest sealed batches that nobody has taken yet: until they hold ``max_bytes``, and one at least.
+
+        From here on their outcome is unknown until resolved.
+        """
+        taken: list[Batch[Result]] = []
+        size = 0
+        while self._unsent and size < max_bytes:
+            taken.append(self._unsent.popleft())
+            size += len(taken[-1].sealed)
+        late = bool(taken and self._waiting) and taken[0].sequence < next(reversed(self._waiting))
         for batch in taken:
             self._waiting[batch.sequence] = batch
+        if late:  # it was taken back meanwhile
+            self._waiting = dict(sorted(self._waiting.items()))
         return [batch.sealed for batch in taken]
 
     @property
@@ -120,6 +156,11 @@ class Proposals(Generic[Command, Result]):
             if batch is not None:
                 self._fail(batch, cause)
 
+    def take_back(self, sequences: Iterable[int]) -> None:
+        """These batches were not appended, and may be sent again, before all others."""
+        taken = [self._waiting.pop(sequence) for sequence in sequences if sequence in self._waiting]
+        self._unsent = deque(sorted([*taken, *self._unsent], key=attrgetter("sequence")))
+
     def expire(self, now: float) -> None:
         """Ends the waiting of all batches whose deadline has passed."""
         while self._unsent and self._unsent[0].deadline <= now:
@@ -129,9 +170,12 @@ class Proposals(Generic[Command, Result]):
             if self._waiting[sequence].deadline > now:
                 break
             self._fail(self._waiting.pop(sequence), TIMED_OUT)
+        oldest = next(chain(self._waiting.values(), self._unsent), None)
+        self._late = oldest is not None and oldest.deadline - now < self._timeout / 2
 
     def stop(self) -> None:
         """Ends all waiting: the node stops."""
+        self.failed += len(self._done)
         for done in self._done:
             done(ProposalError(STOPPED))
         self._commands, self._done = [], []
@@ -142,6 +186,7 @@ class Proposals(Generic[Command, Result]):
 
     def _fail(self, batch: Batch[Result], cause: str) -> None:
         self._forget(batch)
+        self.failed += len(batch.done)
         for done in batch.done:
             done(ProposalError(cause))
 

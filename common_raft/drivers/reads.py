@@ -38,10 +38,12 @@ class Reads:
         self._asked: dict[int, _Question] = {}
         self._confirmed: deque[tuple[int, list[_Waiting]]] = deque()  # in order of the index
         self._count = 0
+        self.failed = 0  #: reads that ended with an error
 
     def add(self, done: ReadDone, now: float) -> None:
         """Takes a read; past the limit it is done at once, with an error."""
         if self._count >= MAX_READS:
+            self.failed += 1
             done(ProposalError(TOO_MANY))
             return
         self._count += 1
@@ -103,4 +105,5 @@ class Reads:
     def _fail(self, reads: Iterable[_Waiting], cause: str) -> None:
         for read in reads:
             self._count -= 1
+            self.failed += 1
             read.done(ProposalError(cause))

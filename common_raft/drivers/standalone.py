@@ -10,8 +10,11 @@ import asyncio
 import inspect
 import logging
 from collections import deque
+from collections.abc import Sequence
+from itertools import count
 from typing import Generic, cast
 
+from common_raft.drivers.administration import Alone
 from common_raft.drivers.machine import (
     AsyncStateMachine,
     Command,
@@ -21,6 +24,7 @@ from common_raft.drivers.machine import (
     Result,
     StateMachine,
 )
+from common_raft.drivers.membership import MemberInfo
 from common_raft.drivers.proposals import MAX_COMMANDS, STOPPED, TOO_MANY
 
 log = logging.getLogger(__name__)
@@ -28,11 +32,9 @@ log = logging.getLogger(__name__)
 TERM = 1
 
 
-class StandaloneNode(Generic[Command, Result]):
+class StandaloneNode(Alone, Generic[Command, Result]):
     """Stands where an `AsyncioNode` stands, in the running loop; it leads itself."""
 
-    appends_sent = 0
-    appends_received = 0
     problem: str | None = None
     term = TERM
 
@@ -44,12 +46,15 @@ class StandaloneNode(Generic[Command, Result]):
         machine: StateMachine[Command, Result] | AsyncStateMachine[Command, Result],
         *,
         linearizable: bool,
+        client_urls: Sequence[str] = (),
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._machine = machine
         self._awaits = inspect.iscoroutinefunction(machine.apply)
+        self._indexes = count(machine.applied + 1)
         self._at_once = 1 if linearizable else MAX_COMMANDS
         self.id, self.name, self.cluster_id = node_id, name, cluster_id
+        self.members = [MemberInfo(node_id, name, (), tuple(client_urls))]
         self.leader = node_id
         self.applied = machine.applied
         self.failed: asyncio.Future[BaseException] = self._loop.create_future()
@@ -63,6 +68,10 @@ class StandaloneNode(Generic[Command, Result]):
     def leader_seconds(self) -> float:
         return self._loop.time() - self._since
 
+    @property
+    def pending(self) -> int:
+        return len(self._waiting) + self._running
+
     async def start(self) -> None:
         """Nothing has to be agreed upon."""
 
@@ -70,14 +79,14 @@ class StandaloneNode(Generic[Command, Result]):
         """Finishes what is under way; what waits behind it gets an error."""
         self._stopped = True
         while self._waiting:
-            self._waiting.popleft()[1](ProposalError(STOPPED))
+            self._waiting.popleft()[1](self.refusal(STOPPED))
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     def propose(self, command: Command, done: Done[Result]) -> None:
         """Applies ``command``; ``done`` gets its result, or a ProposalError."""
         if self._stopped:
-            done(ProposalError(STOPPED))
+            done(self.refusal(STOPPED))
         elif not self._awaits:
             machine = cast(StateMachine[Command, Result], self._machine)
             self.applied += 1
@@ -85,7 +94,7 @@ class StandaloneNode(Generic[Command, Result]):
             assert results is not None
             done(results[0])
         elif len(self._waiting) >= MAX_COMMANDS:
-            done(ProposalError(TOO_MANY))
+            done(self.refusal(TOO_MANY))
         else:
             self._waiting.append((command, done))
             if self._running < self._at_once:
@@ -114,10 +123,10 @@ class StandaloneNode(Generic[Command, Result]):
                 result = await self._apply(machine, machine.encode([command]))
             except ConnectionError as error:
                 self.problem = str(error)
-                done(ProposalError(self.problem))
+                done(self.refusal(self.problem))
             except Exception as error:
                 log.debug("applying failed", exc_info=True)
-                done(ProposalError(STOPPED))
+                done(self.refusal(STOPPED))
                 self._stopped = True
                 if not self.failed.done():
                     self.failed.set_result(error)
@@ -127,8 +136,9 @@ class StandaloneNode(Generic[Command, Result]):
 
     async def _apply(self, machine: AsyncStateMachine[Command, Result], payload: bytes) -> Result:
         while True:
-            # There is no log that could be applied again: an index that the store has not seen will do.
-            [results] = await machine.apply([(payload, True)], machine.applied + 1)
+            # There is no log that could be applied again: any index that the store has not seen will do.
+            [results] = await machine.apply([(payload, True)], next(self._indexes))
             if results is not None:
                 return results[0]
-            # The store has seen it, in a write whose outcome was not known until now: nothing was done.
+            # The store is beyond it, by what was begun later and done earlier, or by a write whose outcome was not
+            # known until now: nothing was done.

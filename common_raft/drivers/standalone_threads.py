@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from threading import Lock
 from typing import Generic
 
+from common_raft.drivers.administration import Alone
 from common_raft.drivers.machine import Command, Done, ProposalError, ReadDone, Result, StateMachine
+from common_raft.drivers.membership import MemberInfo
 from common_raft.drivers.proposals import STOPPED
 from common_raft.drivers.standalone import TERM
 
 log = logging.getLogger(__name__)
 
 
-class StandaloneThreadsNode(Generic[Command, Result]):
+class StandaloneThreadsNode(Alone, Generic[Command, Result]):
     """Stands where a `ThreadsNode` stands; it leads itself."""
 
-    appends_sent = 0
-    appends_received = 0
     problem: str | None = None
     term = TERM
 
@@ -36,15 +38,19 @@ class StandaloneThreadsNode(Generic[Command, Result]):
         machine: StateMachine[Command, Result],
         *,
         linearizable: bool,
+        client_urls: Sequence[str] = (),
     ) -> None:
         self._machine = machine
+        self._indexes = count(machine.applied + 1)
         self._turn: AbstractContextManager[object] = Lock() if linearizable else nullcontext()
         self.id, self.name, self.cluster_id = node_id, name, cluster_id
+        self.members = [MemberInfo(node_id, name, (), tuple(client_urls))]
         self.leader = node_id
         self.applied = machine.applied
         self.failed: Future[BaseException] = Future()
         self._since = time.monotonic()
         self._stopped = False
+        self._counting = Lock()
 
     @property
     def leader_seconds(self) -> float:
@@ -65,32 +71,37 @@ class StandaloneThreadsNode(Generic[Command, Result]):
         """What was acknowledged is applied here: every read is linearizable."""
         done(ProposalError(STOPPED) if self._stopped else None)
 
+    def refusal(self, cause: str) -> ProposalError:
+        """In any request's thread."""
+        with self._counting:
+            return super().refusal(cause)
+
     def _outcome(self, command: Command) -> Result | ProposalError:
         payload = self._machine.encode([command])
         try:
             with self._turn:
                 if self._stopped:
-                    return ProposalError(STOPPED)
+                    return self.refusal(STOPPED)
                 result = self._apply(payload)
                 self.applied += 1
         except ConnectionError as error:
             self.problem = str(error)
-            return ProposalError(self.problem)
+            return self.refusal(self.problem)
         except Exception as error:
             log.debug("applying failed", exc_info=True)
             self._fail(error)
-            return ProposalError(STOPPED)
+            return self.refusal(STOPPED)
         self.problem = None
         return result
 
     def _apply(self, payload: bytes) -> Result:
         machine = self._machine
         while True:
-            # There is no log that could be applied again: an index that the store has not seen will do.
-            [results] = machine.apply([(payload, True)], machine.applied + 1)
+            # There is no log that could be applied again: any index that the store has not seen will do.
+            [results] = machine.apply([(payload, True)], next(self._indexes))
             if results is not None:
                 return results[0]
-            # Another thread has used the same index before this one: nothing was done.
+            # Another thread that began later was earlier: nothing was done.
 
     def _fail(self, error: Exception) -> None:
         self._stopped = True

@@ -14,18 +14,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from _thread import allocate_lock
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from _thread import LockType, allocate_lock
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from functools import partial
+from itertools import groupby
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
-from common_raft.drivers.applying import Work, together
-from common_raft.drivers.machine import Command, Done, ProposalError, ReadDone, Result, StateMachine
-from common_raft.drivers.member import RETRY_SECONDS, Member
+from common_raft.drivers.applying import Step, Work, together
+from common_raft.drivers.machine import (
+    Command,
+    Done,
+    ProposalError,
+    ReadDone,
+    Result,
+    Snapshotted,
+    StateMachine,
+)
+from common_raft.drivers.member import RETRY_SECONDS, Member, next_tick
+from common_raft.drivers.membership import ChangeDone, ChangeError, ChangeKind, MemberInfo, Problem
 from common_raft.drivers.options import NodeOptions
 from common_raft.drivers.proposals import STOPPED
-from common_raft.storage import Wal
+from common_raft.drivers.snapshotting import Overtaken
+from common_raft.storage import SnapshotMark, Wal
 from common_raft.transport.blocking import BlockingTransport
 from common_raft.transport.messages import PeerMessage
 
@@ -35,6 +47,13 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.2
 
 _Results: TypeAlias = Sequence[Sequence[Result] | None]
+
+
+class _AskState:
+    """In the row of what is to be applied: the machine's state as it is then is to be taken."""
+
+
+_ASK_STATE = _AskState()
 
 
 class _Waiter:
@@ -80,20 +99,24 @@ class ThreadsNode(Member[Command, Result]):
         # writer and the applying thread have one thing under way each.
         self._inbox: SimpleQueue[tuple[Callable[[Any], None], Any]] = SimpleQueue()
         # Bounded by the core, which hands out no more than MAX_APPLYING entries.
-        self._to_apply: SimpleQueue[Work | None] = SimpleQueue()
-        self._applied_works: list[tuple[Work, _Results[Result]]] = []
+        self._to_apply: SimpleQueue[Step | _AskState | None] = SimpleQueue()
+        self._applied_works: list[Callable[[], None]] = []  # what is done about them, in their order
         #: A peer's messages wait in the inbox one read at a time; what comes meanwhile, TCP keeps and holds back.
-        self._gates = {peer: allocate_lock() for peer in options.peers}
-        self._transport: BlockingTransport = BlockingTransport(
+        self._gates: dict[int, LockType] = {}
+        self._transport: BlockingTransport
+        transport = BlockingTransport(
             options.id,
             options.cluster_id,
             options.listen,
-            options.peers,
+            {},
             self._messages_in_thread,
             self._unreachable_in_thread,
+            self._removed_in_thread,
         )
+        self._connect(transport)
         self._turn_is_due = False
         self._ending = threading.Event()
+        self._whole: threading.Event = threading.Event()
         self._consensus = threading.Thread(target=self._run, name="consensus")
         self._applier = threading.Thread(target=self._apply_all, name="applying")
 
@@ -103,10 +126,28 @@ class ThreadsNode(Member[Command, Result]):
         """Takes part in the cluster.  Raises OSError when a peer address cannot be listened on."""
         self._transport.start()
         self._writer.start()
-        if not self._options.peers:
-            self._core.campaign()  # nobody else could have a leader
+        self._begin()
         self._applier.start()
         self._consensus.start()
+
+    def restored(self, timeout: float | None = None) -> bool:
+        """Waits until the machine has what the log begins behind, or the node stops; false when time is up.
+
+        Before that, it has nothing to read.  A node that starts from a snapshot restores it beside, and gets what
+        the others have meanwhile.  ``timeout`` in seconds; None: as long as it takes.
+        """
+        return self._whole.wait(timeout)
+
+    def hand_over(self) -> bool:
+        """Before a stop: where this node leads, has another one lead, and waits; then it may be closed.
+
+        Returns false when nobody else could be made to lead: after an election timeout, and 5 s at most.
+        """
+        return self._ask(self._leaving.begin, _Waiter()) is True
+
+    def stop(self) -> None:
+        """Answers nobody any more: who waits gets an error.  What else there is to stopping `close` does."""
+        self._inbox.put((self._stop, None))
 
     def close(self) -> None:
         """Stops: clients that wait get an error, what is at the disk is finished, links end.
@@ -116,12 +157,13 @@ class ThreadsNode(Member[Command, Result]):
         if self._consensus.ident is None:
             self._end()  # it was never started
         else:
-            self._inbox.put((self._stop, None))
+            self.stop()
             self._consensus.join()
         if self._applier.ident is not None:
             self._applier.join()
         self._transport.close()
         self._writer.close()
+        self._close_snapshots()
 
     def _stop(self, _: object) -> None:
         self._stop_waiting()
@@ -148,6 +190,18 @@ class ThreadsNode(Member[Command, Result]):
         """
         done(self._ask(self._add_read, _Waiter()))
 
+    def change_members(self, kind: ChangeKind, member: MemberInfo, done: ChangeDone) -> None:
+        """Has the cluster change its members, and waits; ``done`` gets None once this node has applied it, else why
+        not, in this thread.  What of ``member`` counts depends on ``kind``, see there.
+        """
+        outcome = self._ask(self._add_change, _Waiter((kind, member)))
+        # A node that is stopping has one answer for everybody.
+        done(ChangeError(Problem.NOT_DONE, STOPPED) if isinstance(outcome, ProposalError) else outcome)
+
+    def _add_change(self, waiter: _Waiter) -> None:
+        kind, member = waiter.command
+        self._reconfiguration.ask(kind, member, waiter)
+
     def _ask(self, add: Callable[[_Waiter], None], waiter: _Waiter) -> Any:
         self._inbox.put((add, waiter))
         if self._stopped:  # perhaps nobody looks into the inbox any more
@@ -155,7 +209,7 @@ class ThreadsNode(Member[Command, Result]):
         return waiter.wait()
 
     def _add_proposal(self, waiter: _Waiter) -> None:
-        self._proposals.add(waiter.command, waiter)
+        self._proposals.add(waiter.command, waiter, self._now())
 
     def _add_read(self, waiter: _Waiter) -> None:
         self._reads.add(waiter, self._now())
@@ -189,7 +243,7 @@ class ThreadsNode(Member[Command, Result]):
             self._take_gathered(tick_at)
             now = self._now()
             if now >= tick_at and not self._stopped:
-                tick_at = now + interval
+                tick_at = next_tick(tick_at, now, interval)
                 self._on_tick(now)
 
     def _take_gathered(self, until: float) -> None:
@@ -211,13 +265,13 @@ class ThreadsNode(Member[Command, Result]):
             self._advance()
             # Clients last: their threads, once they are awake, compete for the interpreter.
             works, self._applied_works = self._applied_works, []
-            for work, results in works:
-                self._on_applied(work, results)
+            for take in works:
+                take()
             # The core may have held entries back until these were applied.
             due = self._turn_is_due or (bool(works) and self._core.has_ready())
 
-    def _take_applied(self, applied: tuple[Work, _Results[Result]]) -> None:
-        self._applied_works.append(applied)
+    def _take_told(self, take: Callable[[], None]) -> None:
+        self._applied_works.append(take)
 
     def _schedule_turn(self) -> None:
         self._turn_is_due = True
@@ -225,6 +279,7 @@ class ThreadsNode(Member[Command, Result]):
     def _end(self) -> None:
         self._stop_waiting()  # also what was taken in the turn in which the node stopped
         self._ending.set()
+        self._whole.set()
         self._to_apply.put(None)
         self._refuse_the_rest()
 
@@ -233,23 +288,73 @@ class ThreadsNode(Member[Command, Result]):
     def _apply(self, work: Work) -> None:
         self._to_apply.put(work)
 
+    def _restore(self, mark: SnapshotMark) -> None:
+        self._to_apply.put(mark)
+
+    def _take_state(self) -> None:
+        self._to_apply.put(_ASK_STATE)
+
     def _apply_all(self) -> None:
+        applied = self.applied
         try:
-            while (work := self._take_work()) is not None:
-                results = self._results_of(work) if work.batches else ()
-                if results is None:
-                    return
-                self._inbox.put((self._take_applied, (work, results)))
+            for step in self._steps():
+                if isinstance(step, _AskState):
+                    chunks = cast(Snapshotted, self._machine).snapshot(applied)
+                    self._tell(partial(self._write_state, chunks))
+                elif isinstance(step, SnapshotMark):
+                    if self._restore_now(step):
+                        applied = step.index
+                        self._tell(partial(self._on_restored, step))
+                else:
+                    results = self._results_of(step) if step.batches else ()
+                    if results is None:
+                        return
+                    applied = step.applied
+                    self._tell(partial(self._on_applied, step, results))
         except BaseException as error:
             log.debug("applying failed", exc_info=True)
             self._inbox.put((self._fail, error))
 
-    def _take_work(self) -> Work | None:
-        """Everything that was committed while the last call was under way; None when the node stops."""
-        works = [self._to_apply.get()]
-        works += [self._to_apply.get_nowait() for _ in range(self._to_apply.qsize())]
-        known = [work for work in works if work is not None]
-        return together(known) if len(known) == len(works) else None
+    def _tell(self, take: Callable[[], None]) -> None:
+        """Has the consensus thread do something about what was applied, in its order."""
+        self._inbox.put((self._take_told, take))
+
+    def _steps(self) -> Iterator[Step | _AskState]:
+        """What is to be done, until the node stops; work that was committed during a step is one step."""
+        while True:
+            steps = [self._to_apply.get()]
+            steps += [self._to_apply.get_nowait() for _ in range(self._to_apply.qsize())]
+            for kind, group in groupby(steps, type):
+                if kind is Work:
+                    yield together(cast(Iterable[Work], group))
+                    continue
+                for step in group:
+                    if step is None:
+                        return
+                    yield step
+
+    def _restore_now(self, mark: SnapshotMark) -> bool:
+        """Tries until the machine can be reached; once no state is being taken any more.
+
+        False when the node stops before that, and when a newer snapshot has come, which is next.
+        """
+        free: Future[None] = Future()
+        # Behind what was told of a state that this thread has taken just now.
+        self._tell(lambda: self._beside.no_long_one_runs().add_done_callback(lambda _: free.set_result(None)))
+        while not (self._ending.is_set() or wait([free], timeout=_LOOK_SECONDS).done):
+            pass
+        while not self._ending.is_set():
+            try:
+                cast(Snapshotted, self._machine).restore(self._snapshotting.state_in(mark))
+            except Overtaken:
+                return False
+            except ConnectionError as error:
+                self._cannot_apply(Work([], [], mark.index), error)
+                self._ending.wait(RETRY_SECONDS)
+            else:
+                self._can_apply(Work([], [], mark.index))
+                return True
+        return False
 
     def _results_of(self, work: Work) -> _Results[Result] | None:
         """Tries until the machine can be reached: what is committed must be applied, once and in order.
@@ -270,7 +375,9 @@ class ThreadsNode(Member[Command, Result]):
     # --- the network's and the disk's threads -----------------------------------------------------------------
 
     def _messages_in_thread(self, messages: list[PeerMessage]) -> None:
-        gate = self._gates[messages[0].sender]
+        gate = self._gates.get(messages[0].sender) or self._gates.setdefault(
+            messages[0].sender, allocate_lock()
+        )
         while not gate.acquire(timeout=_LOOK_SECONDS):
             if self._stopped:
                 return
@@ -282,7 +389,14 @@ class ThreadsNode(Member[Command, Result]):
 
     def _unreachable_in_thread(self, peer: int) -> None:
         if not self._stopped:
-            self._inbox.put((self._core.report_unreachable, peer))
+            self._inbox.put((self._on_unreachable, peer))
+
+    def _post(self, callback: Callable[[Any], None], argument: Any) -> None:
+        self._inbox.put((callback, argument))
+
+    def _removed_in_thread(self) -> None:
+        if not self._stopped:
+            self._inbox.put((lambda _: self._reconfiguration.learnt_of_removal(), None))
 
     def _durable_in_thread(self, number: int) -> None:
         self._inbox.put((self._on_persisted, number))

@@ -1,6 +1,6 @@
 """etcd v2's numbered errors: code, message and HTTP status.
 
-Source: etcd 3.5, ``server/etcdserver/api/v2error/error.go``; 501 is ours, for what this service does not serve yet.
+Source: etcd 3.5, ``server/etcdserver/api/v2error/error.go``.
 """
 
 from enum import IntEnum
@@ -28,7 +28,6 @@ class Code(IntEnum):
     LEADER_ELECTION = 301
     WATCHER_CLEARED = 400
     EVENT_INDEX_CLEARED = 401
-    NOT_IMPLEMENTED = 501
 
 
 _MESSAGES = {
@@ -51,7 +50,6 @@ _MESSAGES = {
     Code.LEADER_ELECTION: "During Leader Election",
     Code.WATCHER_CLEARED: "watcher is cleared due to etcd recovery",
     Code.EVENT_INDEX_CLEARED: "The event in requested index is outdated and cleared",
-    Code.NOT_IMPLEMENTED: "Not implemented",
 }
 
 _STATUSES = {
@@ -63,7 +61,6 @@ _STATUSES = {
     Code.NODE_EXISTS: 412,
     Code.RAFT_INTERNAL: 500,
     Code.LEADER_ELECTION: 500,
-    Code.NOT_IMPLEMENTED: 501,
 }
 
 

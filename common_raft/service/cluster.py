@@ -1,4 +1,4 @@
-"""The members of a static cluster, named by their flags, and the ids that follow from them.
+"""The members that a cluster begins with, named by their flags, and the ids that follow from them.
 
 Ids are computed as etcd does for a new cluster (server/etcdserver/api/membership: computeMemberId, genID), so that
 the same ``--initial-cluster`` and ``--initial-cluster-token`` give the same ids, and ``X-Etcd-Cluster-Id``, as etcd.
@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from urllib.parse import urlsplit
+
+from common_raft.drivers.membership import MemberInfo, Members
 
 
 class FlagError(Exception):
@@ -31,11 +33,15 @@ class Url:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """``members`` maps each member's id to the URLs at which its peers reach it."""
+    """``members`` maps each member's id to the URLs at which its peers reach it.
+
+    ``table`` is what this node begins with (`drivers.membership.Members`, encoded).
+    """
 
     id: int
     own_id: int
     members: Mapping[int, Sequence[Url]]
+    table: bytes
 
     @property
     def peers(self) -> dict[int, tuple[str, int]]:
@@ -101,9 +107,12 @@ def build_cluster(name: str, advertised: Sequence[Url], members: dict[str, list[
             f"{','.join(url.text for url in advertised)}; they must be the same"
         )
     ids = {member: _member_id(urls, token) for member, urls in members.items()}
-    return Cluster(
-        _cluster_id(ids.values()), ids[name], {ids[member]: urls for member, urls in members.items()}
+    table = Members(
+        MemberInfo(ids[member], member, tuple(sorted(url.text for url in urls)))
+        for member, urls in members.items()
     )
+    by_id = {ids[member]: urls for member, urls in members.items()}
+    return Cluster(_cluster_id(ids.values()), ids[name], by_id, table.encode())
 
 
 def _member_id(urls: Sequence[Url], token: str) -> int:

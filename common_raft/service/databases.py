@@ -1,6 +1,7 @@
 """What ``--database-url`` names, opened for a node: blocking, or awaited.
 
-The database belongs to one member of one cluster, or to one standalone service, and remembers to which.
+The database belongs to one member of one cluster, or to one standalone service, and remembers to which.  Whether the
+member has it itself, or a service that the member drives, makes no difference.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ def _database(settings: Settings, kind: Literal["blocking", "async"]) -> Databas
     return Database.parse(settings.database_url, kind, durable=settings.standalone is not None)
 
 
-def _owner(settings: Settings) -> Owner:
+def _owner(settings: Settings) -> Owner | None:
+    if settings.listen_application_urls:
+        return None  # the node that drives this service claims it
     if settings.standalone:
         return Owner("standalone", settings.name)
-    if settings.listen_application_urls:  # the node that drives it says who it is later
-        return Owner("independent", settings.name)
     return Owner(f"{settings.cluster.id:x}", f"{settings.cluster.own_id:x}")
 
 

@@ -7,7 +7,7 @@ process with exit status 1 before anything is touched.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -27,12 +27,20 @@ PEER_URL = "http://localhost:2380"
 #: etcd's own bounds (embed.Config.Validate).
 MAX_ELECTION_MS = 50_000
 ELECTION_PER_HEARTBEAT = 5
+#: etcd's.  An entry of ours holds many commands, so that there are fewer snapshots for as many writes; however few
+#: entries there are, their bytes make one due as well: `drivers.snapshotting.MIN_LOG_BYTES`.
+SNAPSHOT_COUNT = 100_000
 #: Without Raft: operations one after another, or with nothing that keeps them apart.
 LINEARIZABLE, UNSAFE = "linearizable", "unsafe"
+#: Whether the members of ``--initial-cluster`` begin it, or this one was added to it.
+NEW, EXISTING = "new", "existing"
+#: How a leader makes sure that it leads before a linearizable read.
+QUORUM, LEASE = "quorum", "lease"
 #: What only a member of a cluster has.
 _RAFT_FLAGS = (
     "data-dir", "listen-peer-urls", "initial-advertise-peer-urls", "initial-cluster", "initial-cluster-state",
-    "initial-cluster-token", "heartbeat-interval", "election-timeout", "unsafe-no-fsync",
+    "initial-cluster-token", "strict-reconfig-check", "linearizable-reads", "heartbeat-interval", "election-timeout",
+    "snapshot-count", "max-snapshots", "max-wals", "unsafe-no-fsync",
 )  # fmt: skip
 #: What only a service that clients ask has.
 _CLIENT_FLAGS = ("listen-client-urls", "advertise-client-urls", "max-request-bytes")
@@ -50,9 +58,15 @@ class Settings:
     advertise_client_urls: Sequence[Url]
     listen_peer_urls: Sequence[Url]
     cluster: Cluster
+    initial_cluster_state: str  #: NEW or EXISTING
+    strict_reconfig_check: bool
+    lease_reads: bool
     heartbeat_interval: float
     election_timeout: float
     max_request_bytes: int
+    snapshot_count: int
+    max_snapshots: int  #: 0: all are kept
+    max_wals: int  #: 0: all are kept
     fsync: bool
     server: str
     log_level: str
@@ -111,9 +125,15 @@ def parse_flags(
         ),
         listen_peer_urls=parse_urls("listen-peer-urls", values["listen_peer_urls"] or PEER_URL),
         cluster=build_cluster(name, advertised, members, values["initial_cluster_token"]),
+        initial_cluster_state=values["initial_cluster_state"],
+        strict_reconfig_check=values["strict_reconfig_check"],
+        lease_reads=values["linearizable_reads"] == LEASE,
         heartbeat_interval=heartbeat,
         election_timeout=election,
         max_request_bytes=values["max_request_bytes"],
+        snapshot_count=values["snapshot_count"] or SNAPSHOT_COUNT,
+        max_snapshots=values["max_snapshots"],
+        max_wals=values["max_wals"],
         fsync=not values["unsafe_no_fsync"],
         server=values["server"],
         log_level=LOG_LEVELS[values["log_level"]],
@@ -158,23 +178,73 @@ def _make_parser(
     add("--initial-cluster", metavar="NAME=URL,...", help="all members (default: this one alone)")
     add(
         "--initial-cluster-state",
-        default="new",
-        choices=["new"],
-        help="joining an existing cluster is not served yet (default: %(default)s)",
+        default=NEW,
+        choices=[NEW, EXISTING],
+        help="whether this member begins a cluster, or was added to one (default: %(default)s)",
     )
     add("--initial-cluster-token", default="etcd-cluster", help="keeps clusters apart (default: %(default)s)")
+    _boolean_flag(
+        add, "--strict-reconfig-check", "refuse changes of members that cost the quorum", default=True
+    )
+    add(
+        "--linearizable-reads",
+        default=QUORUM,
+        choices=[QUORUM, LEASE],
+        help="how a leader knows that it still leads before a GET with quorum=true: it asks a majority each time, or "
+        "trusts that for two thirds of an election timeout nobody else can. A lease assumes that no member's clock "
+        "goes 1.5 times as fast as another's, and none stands still, as a suspended virtual machine's may; else a "
+        "read may miss what was written. The same for all members (default: %(default)s)",
+    )
+    _add_limits(add)
+    _add_place_of_state(add, drives_application=drives_application)
+    if takes_database:
+        add(
+            "--database-url",
+            metavar="URL",
+            type=_not_blank,
+            help="SQLAlchemy's URL (default: SQLite in memory)",
+        )
+    add("--server", default=servers[0], choices=servers, help="the HTTP server (default: %(default)s)")
+    add("--log-level", default="info", choices=list(LOG_LEVELS), help="default: %(default)s")
+    return parser
+
+
+def _add_limits(add: Callable[..., object]) -> None:
+    """How a member keeps time and how much it keeps."""
     add("--heartbeat-interval", default=100, type=_positive, metavar="MS", help="default: %(default)s ms")
     add("--election-timeout", default=1000, type=_positive, metavar="MS", help="default: %(default)s ms")
     add("--max-request-bytes", default=1_572_864, type=_positive, metavar="N", help="default: %(default)s")
     add(
-        "--unsafe-no-fsync",
-        type=_boolean,
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="BOOL",
-        help="do not wait for the disk: a crash of the machine loses acknowledged writes",
+        "--snapshot-count",
+        default=SNAPSHOT_COUNT,
+        type=_count,
+        metavar="N",
+        help="entries from one snapshot to the next; 0 is the default (default: %(default)s)",
     )
+    add(
+        "--max-snapshots",
+        default=5,
+        type=_count,
+        metavar="N",
+        help="files kept; 0: all (default: %(default)s)",
+    )
+    add(
+        "--max-wals",
+        default=5,
+        type=_count,
+        metavar="N",
+        help="log files kept; 0: all (default: %(default)s)",
+    )
+    _boolean_flag(
+        add,
+        "--unsafe-no-fsync",
+        "do not wait for the disk: a crash of the machine loses acknowledged writes",
+        default=False,
+    )
+
+
+def _add_place_of_state(add: Callable[..., object], *, drives_application: bool) -> None:
+    """Whether Raft and what it replicates are in this process, in two, or whether there is no Raft."""
     if drives_application:
         add("--application", metavar="URL", required=True, help="the service that this node drives")
     else:
@@ -189,16 +259,6 @@ def _make_parser(
             type=_not_blank,
             help="no Raft here: python -m common_raft.independent drives this service at these URLs",
         )
-    if takes_database:
-        add(
-            "--database-url",
-            metavar="URL",
-            type=_not_blank,
-            help="SQLAlchemy's URL (default: SQLite in memory)",
-        )
-    add("--server", default=servers[0], choices=servers, help="the HTTP server (default: %(default)s)")
-    add("--log-level", default="info", choices=list(LOG_LEVELS), help="default: %(default)s")
-    return parser
 
 
 def _from_environment(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> list[str]:
@@ -244,6 +304,18 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number above 0")
     return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 0 or more")
+    return int(text)
+
+
+def _boolean_flag(add: Callable[..., object], name: str, what: str, *, default: bool) -> None:
+    """As Go's: without a value it is true."""
+    said = f"{what} (default: {str(default).lower()})"
+    add(name, type=_boolean, nargs="?", const=True, default=default, metavar="BOOL", help=said)
 
 
 def _boolean(text: str) -> bool:

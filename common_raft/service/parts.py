@@ -7,16 +7,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from common_raft.drivers.membership import MemberRemoved
 from common_raft.drivers.options import NodeOptions
 from common_raft.service.cluster import FlagError, Url
 from common_raft.service.flags import Settings
-from common_raft.service.run import ServiceStopped, one_line
+from common_raft.service.run import ServiceEnded, ServiceStopped, one_line
 from common_raft.web.application_wire import MAX_BODY_BYTES
 from common_raft.web.limits import Address, Limits, bind
 
 CLIENT_FLAG = "listen-client-urls"
 APPLICATION_FLAG = "listen-application-urls"
 PEER_FLAG = "listen-peer-urls"
+
+#: Seconds that requests get to be answered after nobody new is let in; then who waits for the cluster gets an error.
+#: Less than what any of the servers leaves them before it closes their connections.
+IN_FLIGHT_SECONDS = 1.5
 
 
 class Identity(Protocol):
@@ -38,6 +43,12 @@ def node_options(settings: Settings, idle_check: float | None = None) -> NodeOpt
         heartbeat_interval=settings.heartbeat_interval,
         election_timeout=settings.election_timeout,
         idle_check=idle_check,
+        snapshot_count=settings.snapshot_count,
+        max_snapshots=settings.max_snapshots,
+        client_urls=tuple(url.text for url in settings.advertise_client_urls),
+        members=settings.cluster.table,
+        strict_reconfig_check=settings.strict_reconfig_check,
+        lease_reads=settings.lease_reads,
     )
 
 
@@ -103,6 +114,8 @@ def driven_places(settings: Settings) -> str:
 
 
 def node_failed(error: BaseException) -> ServiceStopped:
+    if isinstance(error, MemberRemoved):
+        return ServiceEnded(f"stopped: {error}")
     return ServiceStopped(f"stopped: {one_line(error)}")
 
 

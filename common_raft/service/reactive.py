@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import uvloop
 
 from common_raft.drivers.asyncio import AsyncioNode
 from common_raft.drivers.machine import AsyncStateMachine, StateMachine
 from common_raft.drivers.standalone import StandaloneNode
-from common_raft.keyspace import AsyncKeyspace, Command, Keyspace, Result
+from common_raft.keyspace import Command, Keyspace, Result
 from common_raft.keyspace.hashmap import HashMapStore
+from common_raft.service.expiry import Expiring, expire_keys
 from common_raft.service.flags import LINEARIZABLE, Settings
 from common_raft.service.parts import (
+    IN_FLIGHT_SECONDS,
     PEER_FLAG,
     check_ports,
     driven_places,
@@ -30,8 +32,11 @@ from common_raft.service.parts import (
     server_ended,
 )
 from common_raft.service.run import open_wal
+from common_raft.service.settling import settle
+from common_raft.service.signals import on_signals
 from common_raft.web.api import Api
-from common_raft.web.application import application
+from common_raft.web.application import AwaitedKeyspace, BlockingApplication, application
+from common_raft.web.auth.passwords import LoopPasswords
 from common_raft.web.etcd_v2 import EtcdV2, Reader
 from common_raft.web.servers import Running, Start
 
@@ -74,34 +79,78 @@ async def _serve(variant: ReactiveVariant, settings: Settings) -> None:
     check_ports(settings)
     async with AsyncExitStack() as stack:
         state = await stack.enter_async_context(variant.open_state(settings))
+        state.reader.watchers.clear_in(asyncio.get_running_loop().call_soon_threadsafe)
         part = await _start_part(settings, state, stack)
-        server = await _start_server(variant, settings, part.api)
-        stack.push_async_callback(server.close)
-        log.info("%s: %s, server %s", variant.name, part.places, settings.server)
-        ended = asyncio.get_running_loop().create_task(server.wait())
-        ends: list[asyncio.Future[Any]] = [stop, part.failed, ended]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [stop, part.failed]
+        if await part.restored(ends):
+            server = await _start_server(variant, settings, part.api)
+            stack.push_async_callback(_stop_serving, server, part)
+            stack.callback(state.reader.watchers.close)
+            log.info("%s: %s, server %s", variant.name, part.places, settings.server)
+            ends.append(asyncio.get_running_loop().create_task(server.wait()))
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if stop.done():
+            log.info("%s: stopping", stop.result().name)
+            await part.hand_over()
     if part.failed.done():
         raise node_failed(part.failed.result())
     if not stop.done():
-        raise server_ended(settings.server, ended.exception())
+        raise server_ended(settings.server, ends[-1].exception())
 
 
 class _Part(NamedTuple):
-    """What this process is: a node that answers clients, or a service that a node drives."""
+    """What this process is: a node that answers clients, or a service that a node drives.
+
+    ``raft``: the member of a cluster that others rely on.
+    """
 
     api: Api
     failed: asyncio.Future[BaseException]
     places: str
+    raft: AsyncioNode[Command, Result] | None = None
+
+    async def restored(self, ends: Sequence[asyncio.Future[Any]]) -> bool:
+        """Until clients would find what this node has had before it was stopped; false when one of ``ends`` comes."""
+        if self.raft is None:
+            return True
+        restored = asyncio.get_running_loop().create_task(self.raft.restored())
+        await asyncio.wait([restored, *ends], return_when=asyncio.FIRST_COMPLETED)
+        restored.cancel()
+        return not any(end.done() for end in ends)
+
+    async def hand_over(self) -> None:
+        """Clients are served meanwhile: whoever comes now has nobody better to ask."""
+        if self.raft is not None:
+            await self.raft.hand_over()
+
+
+async def _stop_serving(server: Running, part: _Part) -> None:
+    """Nobody new comes in; who is there is answered, in the end with an error, before the connection is closed."""
+    closing = asyncio.get_running_loop().create_task(server.close())
+    await asyncio.wait([closing], timeout=IN_FLIGHT_SECONDS)
+    if part.raft is not None:
+        part.raft.stop()
+    await closing
 
 
 async def _start_part(settings: Settings, state: State, stack: AsyncExitStack) -> _Part:
     if settings.listen_application_urls:
-        assert isinstance(state.machine, Keyspace | AsyncKeyspace)
         never = asyncio.get_running_loop().create_future()
-        return _Part(application(state.machine), never, driven_places(settings))
+        keyspace = cast(Keyspace | AwaitedKeyspace, state.machine)  # every variant's machine is one
+        driven = application(keyspace)
+        if isinstance(driven, BlockingApplication):
+            stack.callback(driven.close)
+        else:
+            stack.push_async_callback(driven.close)
+        return _Part(driven, never, driven_places(settings))
     node = await _start_node(settings, state, stack)
-    return _Part(EtcdV2(node, state.reader), node.failed, places(settings, node))
+    passwords = LoopPasswords()
+    stack.callback(passwords.close)
+    api = EtcdV2(node, state.reader, passwords)
+    for duty in (expire_keys(node, cast(Expiring, state.machine)), settle(api)):
+        stack.callback(asyncio.get_running_loop().create_task(duty).cancel)
+    raft = node if isinstance(node, AsyncioNode) else None
+    return _Part(api, node.failed, places(settings, node), raft)
 
 
 async def _start_node(settings: Settings, state: State, stack: AsyncExitStack) -> Node:
@@ -113,6 +162,7 @@ async def _start_node(settings: Settings, state: State, stack: AsyncExitStack) -
             settings.cluster.id,
             state.machine,
             linearizable=settings.standalone == LINEARIZABLE,
+            client_urls=[url.text for url in settings.advertise_client_urls],
         )
     else:
         wal = open_wal(settings, state.machine.applied)
@@ -130,9 +180,13 @@ async def _start_server(variant: ReactiveVariant, settings: Settings, api: Api) 
         return await variant.servers[settings.server](at.addresses, api, at.limits)
 
 
-def _stop_on_signals() -> asyncio.Task[Any]:
+def _stop_on_signals() -> asyncio.Future[signal.Signals]:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return loop.create_task(stop.wait())
+    stop: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def asked(number: signal.Signals) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the process is about to end
+            loop.call_soon_threadsafe(stop.set_result, number)
+
+    on_signals(asked)
+    return stop

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from common_raft.core import RaftError
 from common_raft.service.cluster import FlagError
 from common_raft.service.flags import Settings, parse_flags
+from common_raft.service.identity import identify, remember
 from common_raft.storage import StorageError, Wal
 
 log = logging.getLogger("raftstacks")
@@ -19,6 +20,10 @@ log = logging.getLogger("raftstacks")
 
 class ServiceStopped(Exception):
     """The node, its server or its store ended by itself; it must be restarted, or replaced."""
+
+
+class ServiceEnded(ServiceStopped):
+    """The node has nothing more to do: it was removed from its cluster."""
 
 
 class Variant(Protocol):
@@ -41,7 +46,10 @@ class Variant(Protocol):
 
 
 def main(variant: Variant, *, drives_application: bool = False) -> None:
-    """Runs a variant until a signal ends it; exits with status 1 and one line on anything that cannot be."""
+    """Runs a variant until a signal ends it; exits with status 1 and one line on anything that cannot be.
+
+    A member that is removed ends with one line and status 0, as etcd.
+    """
     try:
         settings = parse_flags(
             variant.name,
@@ -57,7 +65,9 @@ def main(variant: Variant, *, drives_application: bool = False) -> None:
             stream=sys.stderr,
         )
         _raise_file_limit()
-        variant.serve(settings)
+        variant.serve(identify(settings))
+    except ServiceEnded as ended:
+        print(f"{variant.name}: {one_line(ended)}", file=sys.stderr)
     except (FlagError, StorageError, RaftError, ServiceStopped, OSError) as error:
         sys.exit(f"{variant.name}: {one_line(error)}")
 
@@ -80,10 +90,17 @@ def open_wal(settings: Settings, applied: int) -> Wal:
         settings.data_dir,
         cluster_id=settings.cluster.id,
         node_id=settings.cluster.own_id,
+        max_wals=settings.max_wals,
         fsync=settings.fsync,
     )
-    if wal.recovered.torn is not None:
-        log.warning("%s", wal.recovered.torn)
+    for flaw in (wal.recovered.torn, *wal.recovered.unusable):
+        if flaw is not None:
+            log.warning("%s", flaw)
+    try:
+        remember(settings)
+    except BaseException:
+        wal.close()
+        raise
     return wal
 
 

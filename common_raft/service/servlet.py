@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from common_raft.drivers.machine import StateMachine
 from common_raft.drivers.standalone_threads import StandaloneThreadsNode
 from common_raft.drivers.threads import ThreadsNode
 from common_raft.keyspace import Command, Keyspace, Result
 from common_raft.keyspace.hashmap import HashMapStore
+from common_raft.service.expiry import Expiring, ExpiryThread
 from common_raft.service.flags import LINEARIZABLE, Settings
 from common_raft.service.parts import (
+    IN_FLIGHT_SECONDS,
     PEER_FLAG,
     check_ports,
     driven_places,
@@ -29,16 +31,22 @@ from common_raft.service.parts import (
     server_ended,
 )
 from common_raft.service.run import ServiceStopped, open_wal
+from common_raft.service.settling import SettlingThread
+from common_raft.service.signals import on_signals
 from common_raft.web.api import Api
-from common_raft.web.application import application
+from common_raft.web.application import BlockingApplication
+from common_raft.web.auth.passwords import BlockingPasswords
 from common_raft.web.etcd_v2 import EtcdV2, Reader
 from common_raft.web.flask_servers import Running, Start
 
 log = logging.getLogger("raftstacks")
 
+#: How often a start that takes long looks whether it should end.
+LOOK_SECONDS = 0.1
+
 Node = ThreadsNode[Command, Result] | StandaloneThreadsNode[Command, Result]
-#: What ends a service: None for a signal.
-_Ends = SimpleQueue[ServiceStopped | None]
+#: What ends a service.
+_Ends = SimpleQueue[ServiceStopped | signal.Signals]
 
 
 class State(NamedTuple):
@@ -67,22 +75,26 @@ class ServletVariant:
     def serve(self, settings: Settings) -> None:
         """Until a signal ends it.  Raises ServiceStopped and what `service.main` says in one line.
 
-        Belongs to the main thread, since only that one gets signals.
+        Belongs to the main thread, before there are others (see `on_signals`).
         """
         ends: _Ends = SimpleQueue()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: ends.put(None))
+        on_signals(ends.put)
         check_ports(settings)
         with ExitStack() as stack:
             state = stack.enter_context(self.open_state(settings))
-            api, where = _start_part(settings, state, ends, stack)
-            server = self._start_server(settings, api)
-            stack.callback(server.close)
-            _watch(server, settings.server, ends)
-            log.info("%s: %s, server %s", self.name, where, settings.server)
-            stopped = ends.get()
-        if stopped is not None:
-            raise stopped
+            part = _start_part(settings, state, ends, stack)
+            if part.restored(ends):
+                server = self._start_server(settings, part.api)
+                stack.callback(_stop_serving, server, part)
+                stack.callback(state.reader.watchers.close)
+                _watch(server, settings.server, ends)
+                log.info("%s: %s, server %s", self.name, part.places, settings.server)
+            ended_by = ends.get()
+            if isinstance(ended_by, signal.Signals):
+                log.info("%s: stopping", ended_by.name)
+                part.hand_over()
+        if isinstance(ended_by, ServiceStopped):
+            raise ended_by
 
     def _start_server(self, settings: Settings, api: Api) -> Running:
         at = front(settings)
@@ -90,14 +102,52 @@ class ServletVariant:
             return self.servers[settings.server](at.addresses, api, at.limits)
 
 
-def _start_part(settings: Settings, state: State, ends: _Ends, stack: ExitStack) -> tuple[Api, str]:
-    """What this process serves, and where it is: a node for clients, or a service that a node drives."""
+class _Part(NamedTuple):
+    """What this process is: a node that answers clients, or a service that a node drives.
+
+    ``raft``: the member of a cluster that others rely on.
+    """
+
+    api: Api
+    places: str
+    raft: ThreadsNode[Command, Result] | None = None
+
+    def restored(self, ends: _Ends) -> bool:
+        """Waits until clients would find what this node has had before it was stopped; false when an end comes."""
+        while self.raft is not None and ends.empty():
+            if self.raft.restored(LOOK_SECONDS):
+                break
+        return ends.empty()
+
+    def hand_over(self) -> None:
+        """Clients are served meanwhile: whoever comes now has nobody better to ask."""
+        if self.raft is not None:
+            self.raft.hand_over()
+
+
+def _stop_serving(server: Running, part: _Part) -> None:
+    """Nobody new comes in; who is there is answered, in the end with an error, before the connection is closed."""
+    closing = threading.Thread(target=server.close, name="http-close")
+    closing.start()
+    closing.join(IN_FLIGHT_SECONDS)
+    if part.raft is not None:
+        part.raft.stop()
+    closing.join()
+
+
+def _start_part(settings: Settings, state: State, ends: _Ends, stack: ExitStack) -> _Part:
     if settings.listen_application_urls:
         assert isinstance(state.machine, Keyspace)
-        return application(state.machine), driven_places(settings)
+        driven = BlockingApplication(state.machine)
+        stack.callback(driven.close)
+        return _Part(driven, driven_places(settings))
     node = _start_node(settings, state, stack)
     node.failed.add_done_callback(lambda failed: ends.put(node_failed(failed.result())))
-    return EtcdV2(node, state.reader), places(settings, node)
+    api = EtcdV2(node, state.reader, BlockingPasswords())
+    for duty in (ExpiryThread(node, cast(Expiring, state.machine)), SettlingThread(api)):
+        stack.callback(duty.stop)
+    raft = node if isinstance(node, ThreadsNode) else None
+    return _Part(api, places(settings, node), raft)
 
 
 def _start_node(settings: Settings, state: State, stack: ExitStack) -> Node:
@@ -109,6 +159,7 @@ def _start_node(settings: Settings, state: State, stack: ExitStack) -> Node:
             settings.cluster.id,
             state.machine,
             linearizable=settings.standalone == LINEARIZABLE,
+            client_urls=[url.text for url in settings.advertise_client_urls],
         )
     else:
         wal = open_wal(settings, state.machine.applied)

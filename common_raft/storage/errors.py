@@ -74,6 +74,37 @@ class UnsupportedVersion(StorageError):
         self.supported = supported
 
 
+class UnusableSnapshot(StorageError):
+    """A snapshot's file is damaged, cut short, another cluster's or of another format; it was left as it is.
+
+    :param offset: of the part of the file that is wrong, in bytes from its beginning
+    """
+
+    def __init__(self, file: Path, offset: int, reason: str) -> None:
+        super().__init__(
+            f"{file}: not usable, at offset {offset}: {reason}; restore the file from a copy, or remove this node "
+            "from the cluster and add it again with an empty directory"
+        )
+        self.file = file
+        self.offset = offset
+        self.reason = reason
+
+
+class SnapshotNotWritten(StorageError):
+    """A snapshot could not be written or received.  The log and the older snapshots are as they were.
+
+    The cause is chained.
+    """
+
+    def __init__(self, file: Path, offset: int, cause: BaseException) -> None:
+        super().__init__(
+            f"{file}: writing the snapshot failed at offset {offset} ({cause}); the log is kept until one succeeds: "
+            "free some space, or see to the disk"
+        )
+        self.file = file
+        self.offset = offset
+
+
 class UnreadableLog(StorageError):
     """The operating system does not let the log be read or written: permissions, a wrong path, a failing disk."""
 

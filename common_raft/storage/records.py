@@ -16,7 +16,8 @@ All numbers are little endian.  A frame is
     ..  END              4 bytes, none of them zero
 
 - A *batch* is one group commit: MessagePack of [[hard state or nil, first index, [entry ...]] ...].  Batches are
-  numbered 1, 2, 3 ... over the whole log, so that a missing, repeated or swapped one shows.
+  numbered 1, 2, 3 ... over the whole log, so that a missing, repeated or swapped one shows.  From format 2 on a
+  record may go on with [index, term, meta] and a boolean: the snapshot that it marks, and whether that was received.
 - A *header* opens a segment and names what it belongs to (``SegmentHeader``).  It carries the number of the last
   batch before it, and its own CRC begins with 0, because it is what tells the salt.
 - A *seal* closes a segment: it names the next one, so that a last segment that went missing shows.  It carries
@@ -56,14 +57,43 @@ import msgspec
 
 from common_raft.core.messages import Entry, HardState
 
-#: What this version writes, and all that it reads.
-FORMAT_VERSION = 1
+#: What this version writes.
+FORMAT_VERSION = 2
+#: What it reads: format 1 differs only in that no snapshots are marked.
+READABLE_VERSIONS = (1, 2)
 
 #: The unit that a disk writes whole or not at all, in bytes; larger sectors are multiples of it.
 SECTOR = 512
 
+
+class SnapshotMark(msgspec.Struct, frozen=True, array_like=True):
+    """Which snapshot: of the state machine after the entry at ``index``, which is of ``term``.
+
+    ``meta`` is whoever takes snapshots' own (a configuration, members' names); the storage keeps it as it is.
+    """
+
+    index: int
+    term: int
+    meta: bytes
+
+
 #: A hard state (None: as before), the index of the first entry, the entries (they replace all from there on).
-Record: TypeAlias = tuple[HardState | None, int, Sequence[Entry]]
+PlainRecord: TypeAlias = tuple[HardState | None, int, Sequence[Entry]]
+#: The same behind a snapshot, which is on the disk.  True: it was received, and the log before it is discarded;
+#: False: it was taken here, and the log stays as it is.
+MarkRecord: TypeAlias = tuple[HardState | None, int, Sequence[Entry], SnapshotMark, bool]
+Record: TypeAlias = PlainRecord | MarkRecord
+
+
+class StoredRecord(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A ``Record`` as it is read."""
+
+    hard_state: HardState | None
+    first_index: int
+    entries: list[Entry]
+    snapshot: SnapshotMark | None = None
+    received: bool = False
+
 
 #: Payloads are limited by the 32 bits of the length.
 MAX_PAYLOAD = (1 << 32) - 1
@@ -303,7 +333,7 @@ def decode_header(payload: memoryview) -> SegmentHeader:
     if len(payload) < 4:
         raise ValueError("the header of the segment is too short")
     version = _CRC.unpack_from(payload)[0]
-    if version != FORMAT_VERSION:
+    if version not in READABLE_VERSIONS:
         raise WrongVersion(version)
     if len(payload) != _SEGMENT_HEADER.size:
         raise ValueError("the header of the segment has a wrong size")
@@ -321,10 +351,10 @@ def decode_seal(payload: memoryview) -> int:
     return number
 
 
-_batch_decoder = msgspec.msgpack.Decoder(list[tuple[HardState | None, int, list[Entry]]])
+_batch_decoder = msgspec.msgpack.Decoder(list[StoredRecord])
 
 
-def decode_batch(payload: memoryview) -> list[tuple[HardState | None, int, list[Entry]]]:
+def decode_batch(payload: memoryview) -> list[StoredRecord]:
     """Decode a batch's payload.  Raises ValueError when it is not one (its checksum was right, so it was written
     so, by something that is not this version)."""
     try:

@@ -2,7 +2,10 @@
 
 The rules for what is a torn write and what is damage are in ``records``.  Here they are applied to the log as a
 whole: only its very last frame may be torn, frames and segments are numbered without a gap, and all belong to one
-node of one cluster.
+node of one cluster.  The first segments may be missing if a snapshot stands for them.
+
+A node goes on from the newest snapshot that the log marks and whose file is sound, and from the entries behind it.
+Where the newest is not sound an older one will do, or none, as far as the log still reaches back to it.
 """
 
 from __future__ import annotations
@@ -11,7 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common_raft.core.messages import Entry, HardState
-from common_raft.storage.errors import CorruptLog, ForeignDirectory, UnsupportedVersion, operator_errors
+from common_raft.storage.errors import (
+    CorruptLog,
+    ForeignDirectory,
+    UnsupportedVersion,
+    UnusableSnapshot,
+    operator_errors,
+)
 from common_raft.storage.records import (
     END,
     FORMAT_VERSION,
@@ -20,6 +29,8 @@ from common_raft.storage.records import (
     Frame,
     Kind,
     SegmentHeader,
+    SnapshotMark,
+    StoredRecord,
     WrongVersion,
     decode_batch,
     decode_header,
@@ -28,6 +39,7 @@ from common_raft.storage.records import (
     read_frame,
 )
 from common_raft.storage.segment import SUFFIX, parse_segment_name
+from common_raft.storage.snapshots import Snapshots
 
 _END_IS_WRONG = "the mark at the end of a frame is wrong"
 
@@ -50,12 +62,18 @@ class TornTail:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a log held when it was opened; ``entries[0]`` has index ``first_index``.  Fits the core's ``Stored``."""
+    """What a log held when it was opened; ``entries[0]`` has index ``first_index``.
+
+    ``snapshot``: what to go on from, sound when it was read; the entries begin right behind it.  None: from nothing,
+    with entry 1.  ``unusable``: newer ones that were passed over, each in a line for the operator.
+    """
 
     hard_state: HardState
     first_index: int
     entries: list[Entry]
     torn: TornTail | None
+    snapshot: SnapshotMark | None = None
+    unusable: tuple[UnusableSnapshot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +94,20 @@ class Unsealed:
     sequence: int
 
 
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A snapshot that the log marks, in segment ``number``; ``received`` if the log was begun anew behind it."""
+
+    snapshot: SnapshotMark
+    received: bool
+    number: int
+
+
 @dataclass(slots=True)
 class Log:
     """The log as far as it has been read; ``sequence`` is the number of the last batch.
 
+    ``reaches_back``: whether it begins where the node began, so that nothing before ``first_index`` was dropped.
     Of the last segment, ``end`` is where the next frame goes, ``last_batch`` the last batch's frame (None if the
     segment has no batch yet), ``last_offset`` where that begins and ``last_frame`` its bytes, its END made whole.
     """
@@ -88,7 +116,10 @@ class Log:
     first_index: int
     sequence: int
     segment: SegmentFile
+    reaches_back: bool
+    segments: list[SegmentFile]
     entries: list[Entry] = field(default_factory=list)
+    marks: list[Marked] = field(default_factory=list)
     unsealed: list[Unsealed] = field(default_factory=list)
     torn: TornTail | None = None
     end: int = HEADER_FRAME
@@ -98,18 +129,44 @@ class Log:
 
     def apply(self, payload: memoryview) -> None:
         """Take in a batch.  Raises ValueError if it cannot follow what was read so far."""
-        for hard_state, first_index, entries in decode_batch(payload):
-            if entries:
-                place = first_index - self.first_index
-                if not 0 <= place <= len(self.entries):
-                    last = self.first_index + len(self.entries) - 1
-                    raise ValueError(
-                        f"entries from {first_index} on do not fit a log of {self.first_index} to {last}"
-                    )
-                del self.entries[place:]
-                self.entries.extend(entries)
-            if hard_state is not None:
-                self.hard_state = hard_state
+        for record in decode_batch(payload):
+            if record.snapshot is not None:
+                self._mark(record.snapshot, record.received)
+            if record.entries:
+                self._take_entries(record)
+            if record.hard_state is not None:
+                self.hard_state = record.hard_state
+
+    @property
+    def last_index(self) -> int:
+        return self.first_index + len(self.entries) - 1
+
+    def _mark(self, snapshot: SnapshotMark, received: bool) -> None:
+        index = snapshot.index
+        if received:
+            self.first_index, self.entries, self.reaches_back = index + 1, [], True
+        elif index > self.last_index:
+            raise ValueError(f"a snapshot of entry {index} in a log that ends with {self.last_index}")
+        self.marks.append(Marked(snapshot, received, self.segment.header.number))
+        self.hard_state = commit_at_least(self.hard_state, index)
+
+    def _take_entries(self, record: StoredRecord) -> None:
+        if record.first_index < self.first_index and not self.reaches_back:
+            # What this replaced began in segments that were dropped.
+            self.first_index, self.entries = record.first_index, []
+        place = record.first_index - self.first_index
+        if not 0 <= place <= len(self.entries):
+            raise ValueError(
+                f"entries from {record.first_index} on do not fit a log of {self.first_index} to "
+                f"{self.last_index}"
+            )
+        del self.entries[place:]
+        self.entries.extend(record.entries)
+
+
+def commit_at_least(state: HardState, index: int) -> HardState:
+    """A snapshot stands for committed entries, whether or not the commit index was written before it."""
+    return state if state.commit >= index else HardState(state.term, state.vote, index)
 
 
 def read_log(directory: Path, cluster_id: int, node_id: int) -> Log | None:
@@ -122,14 +179,51 @@ def read_log(directory: Path, cluster_id: int, node_id: int) -> Log | None:
         if not segments:
             return None
         first = segments[0]
-        log = Log(first.header.hard_state, first.header.first_index, first.sequence, first)
+        header = first.header
+        log = Log(header.hard_state, header.first_index, first.sequence, first, header.number == 1, segments)
         for segment, successor in zip(segments, [*segments[1:], None], strict=True):
             _read_segment(log, segment, successor)
     return log
 
 
+def recover(log: Log, snapshots: Snapshots) -> Recovered:
+    """What a node goes on from.
+
+    Raises UnusableSnapshot when the log does not reach back to a sound one, CorruptLog when it reaches back to none
+    at all, UnreadableLog when the disk does not let one be read.
+    """
+    unusable: list[UnusableSnapshot] = []
+    for marked in reversed(log.marks):
+        snapshot = marked.snapshot
+        if snapshot.index + 1 < log.first_index:
+            break
+        path = snapshots.path(snapshot)
+        if not path.exists():
+            if marked is log.marks[-1]:  # older ones were removed once there was a newer one
+                unusable.append(UnusableSnapshot(path, 0, "the log marks it, and it is not there"))
+            continue
+        try:
+            snapshots.verify(snapshot)
+        except UnusableSnapshot as error:
+            unusable.append(error)
+        else:
+            behind = log.entries[snapshot.index + 1 - log.first_index :]
+            return Recovered(log.hard_state, snapshot.index + 1, behind, log.torn, snapshot, tuple(unusable))
+    if log.first_index == 1:
+        return Recovered(log.hard_state, 1, log.entries, log.torn, None, tuple(unusable))
+    if unusable:
+        raise unusable[0]
+    first = log.segments[0]
+    raise CorruptLog(
+        first.path,
+        0,
+        f"segment {first.header.number - 1}, which should be there too, is missing, and no snapshot stands for the "
+        f"entries up to {log.first_index - 1}",
+    )
+
+
 def _read_headers(directory: Path, cluster_id: int, node_id: int) -> list[SegmentFile]:
-    """All segments in order, after checking that none is missing and that all are this node's."""
+    """All segments in order, after checking that none is missing in between and that all are this node's."""
     segments: list[SegmentFile] = []
     for path in sorted(directory.glob("*" + SUFFIX)):
         named = parse_segment_name(path.name)
@@ -144,8 +238,7 @@ def _read_headers(directory: Path, cluster_id: int, node_id: int) -> list[Segmen
         if named != (header.number, header.first_index):
             found = f"segment {header.number} from entry {header.first_index} on"
             raise CorruptLog(path, 0, f"its content is that of {found}, which is not what its name says")
-        # A log starts with segment 1 as long as nothing purges the segments that a snapshot covers.
-        expected = segments[-1].header.number + 1 if segments else 1
+        expected = segments[-1].header.number + 1 if segments else header.number
         if header.number != expected:
             raise CorruptLog(path, 0, f"segment {expected}, which should be there too, is missing")
         if segments and header.salt_before != segments[-1].header.salt:
@@ -187,10 +280,9 @@ def _check_continues(log: Log, segment: SegmentFile) -> None:
         raise CorruptLog(
             segment.path, 0, f"it goes on after batch {segment.sequence}, not after batch {log.sequence}"
         )
-    next_index = log.first_index + len(log.entries)
-    if header.first_index != next_index:
+    if header.first_index != log.last_index + 1:
         raise CorruptLog(
-            segment.path, 0, f"it begins with entry {header.first_index}, not with entry {next_index}"
+            segment.path, 0, f"it begins with entry {header.first_index}, not with entry {log.last_index + 1}"
         )
     if header.hard_state != log.hard_state:
         raise CorruptLog(segment.path, 0, f"it begins with {header.hard_state}, not with {log.hard_state}")

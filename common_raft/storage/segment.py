@@ -10,6 +10,7 @@ import errno
 import os
 import re
 from pathlib import Path
+from time import perf_counter
 
 from common_raft.storage.records import HEADER_FRAME, SEAL_FRAME, FrameEncoder, SegmentHeader
 
@@ -120,12 +121,14 @@ class Segment:
         """Whether a frame of that many bytes fits, and the seal behind it."""
         return self.end + frame_size + SEAL_FRAME <= self.size
 
-    def write(self, frame: bytes | bytearray) -> None:
-        """Append a frame and make it durable."""
+    def write(self, frame: bytes | bytearray) -> float:
+        """Append a frame and make it durable.  Returns the seconds that ``fdatasync`` took."""
         write_all(self._descriptor, frame, self.end)
+        began = perf_counter()
         if self._fsync:
             os.fdatasync(self._descriptor)
         self.end += len(frame)
+        return perf_counter() - began
 
     def rewrite(self, frame: bytes, offset: int) -> None:
         """Write a frame that is there already once more, with all of its end, and make it durable."""

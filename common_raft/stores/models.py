@@ -4,13 +4,8 @@ Keys and values are bytes to etcd, so they are bytes here: nothing has to be tex
 like another, and the database's order of keys is the order of their bytes.
 """
 
-from hashlib import sha256
-
 from sqlalchemy import BigInteger, LargeBinary, SmallInteger, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-#: Keys up to this length, in bytes, are their own identity.  PostgreSQL's indexes take no more than 2704 bytes.
-MAX_PLAIN = 512
 
 
 class Base(DeclarativeBase):
@@ -22,8 +17,8 @@ class NodeRow(Base):
 
     __tablename__ = "raftstacks_nodes"
 
-    id: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)  #: `identity` of the key
-    parent: Mapped[bytes] = mapped_column(LargeBinary, index=True)  #: `identity` of the parent
+    id: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)  #: `rank` of the key
+    parent: Mapped[bytes] = mapped_column(LargeBinary, index=True)  #: `rank` of the parent
     key: Mapped[bytes] = mapped_column(LargeBinary)
     value: Mapped[bytes | None] = mapped_column(LargeBinary)
     modified_index: Mapped[int] = mapped_column(BigInteger)
@@ -44,10 +39,3 @@ class MarksRow(Base):
     )  #: Raft's, of the last entry that changed something
     cluster: Mapped[str] = mapped_column(String(64))
     member: Mapped[str] = mapped_column(String(64))
-
-
-def identity(key: bytes) -> bytes:
-    """What tells a key from all others in at most ``MAX_PLAIN + 32`` bytes, and begins as the key does."""
-    if len(key) <= MAX_PLAIN:
-        return key
-    return key[:MAX_PLAIN] + sha256(key).digest()

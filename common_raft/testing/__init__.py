@@ -6,12 +6,13 @@
         Simulation(seed, make_machine=MyMachine, workload=my_commands).run(steps=500)
 
 raises `SimulationFailed` with the seed, the step and a trace when replicas disagree or the cluster does not
-recover; ``python -m common_raft.testing --help`` runs the core itself.
+recover.  ``python -m common_raft.testing`` runs the core itself, and so does `run_seeds`, on several processes.
 """
 
 from common_raft.testing.invariants import RULES, Invariants, Rule, Violation
 from common_raft.testing.machine import Accumulator, StateMachine, Workload
 from common_raft.testing.network import Conditions
+from common_raft.testing.runner import Failure, Summary, run_seeds
 from common_raft.testing.simulation import Simulation, SimulationFailed
 from common_raft.testing.trace import Trace
 from common_raft.testing.weather import Fault, Request, Weather
@@ -20,6 +21,7 @@ __all__ = [
     "RULES",
     "Accumulator",
     "Conditions",
+    "Failure",
     "Fault",
     "Invariants",
     "Request",
@@ -27,8 +29,10 @@ __all__ = [
     "Simulation",
     "SimulationFailed",
     "StateMachine",
+    "Summary",
     "Trace",
     "Violation",
     "Weather",
     "Workload",
+    "run_seeds",
 ]

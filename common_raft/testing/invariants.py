@@ -2,7 +2,7 @@
 
 Each rule is a class: its docstring says what must hold and where that comes from, its hooks look at what has just
 changed, and at nothing else, so that the cost of a step does not grow with the length of the logs.  `RULES` is
-the table of them.  A new rule (at most one uncommitted configuration, say) is one more class in it.
+the table of them.  A new rule is one more class in it.
 
 The observer behind the rules is omniscient: it sees all cores and disks, in one order of events.
 """
@@ -13,9 +13,20 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from common_raft.core import NOBODY, Entry, Message, ReadState, Ready, Role
-from common_raft.core.messages import AppendResponse, RequestVote, VoteResponse
-from common_raft.core.quorum import majority
+from common_raft.core import (
+    NOBODY,
+    Configuration,
+    Entry,
+    EntryKind,
+    Message,
+    ReadState,
+    Ready,
+    Role,
+    SnapshotMeta,
+    decode_changes,
+)
+from common_raft.core.messages import AppendResponse, InstallSnapshot, RequestVote, VoteResponse
+from common_raft.core.quorum import has_quorum
 from common_raft.testing.process import Process, View
 
 
@@ -28,13 +39,40 @@ class Violation(AssertionError):
 
 
 class History:
-    """What the observer knows: the committed entries, in order, and in which term each became so."""
+    """What the observer knows: the committed entries, in order, in which term each became so, and which
+    configurations they made.
+    """
 
     def __init__(self, processes: Mapping[int, Process]) -> None:
-        self.processes = processes
-        self.majority = majority(len(processes))
+        self.processes = processes  #: may grow
         self.committed: list[Entry] = []  #: of index 1, 2, ...
         self.commit_terms: list[int] = []  #: parallel to it; never falls
+        #: Each with the index that it is in effect from; the first is the one that the cluster began with.
+        self.configurations: list[tuple[int, Configuration]] = [(0, Configuration(tuple(sorted(processes))))]
+
+    def commit(self, entry: Entry, term: int) -> None:
+        self.committed.append(entry)
+        self.commit_terms.append(term)
+        if entry.kind is EntryKind.CONFIGURATION:
+            configuration = decode_changes(entry.data).configuration
+            if configuration is not None:
+                self.configurations.append((len(self.committed), configuration))
+
+    @property
+    def configuration(self) -> Configuration:
+        """The last one that is committed."""
+        return self.configurations[-1][1]
+
+    def configuration_at(self, index: int) -> Configuration:
+        """The one that a node acts on that has applied everything up to ``index``."""
+        for first, configuration in reversed(self.configurations):
+            if first <= index:
+                return configuration
+        raise IndexError(f"no configuration at {index}")
+
+    def term(self, index: int) -> int:
+        """The term of a committed entry; 0 for index 0."""
+        return self.committed[index - 1].term if index else 0
 
     def last_committed_before(self, term: int) -> int:
         """The highest index that was committed in a term before ``term``."""
@@ -62,8 +100,11 @@ class Rule:
     def said(self, process: Process, message: Message) -> None:
         """``message`` leaves ``process``."""
 
-    def applied(self, process: Process, index: int, entry: Entry) -> None:
+    def applied(self, process: Process, index: int, entry: Entry, /) -> None:
         """``process`` has applied ``entry``."""
+
+    def restored(self, process: Process, meta: SnapshotMeta, /) -> None:
+        """``process`` has restored its state machine from a snapshot."""
 
     def asked(self, process: Process, context: int) -> None:
         """A client asks ``process`` for a linearizable read."""
@@ -92,7 +133,7 @@ class CommittedEntries(Rule):
             self.fail(
                 f"{process.id} leads term {now.term}, and commits by counting up to {now.commit}, an older one's"
             )
-        for index in range(before.commit + 1, now.commit + 1):
+        for index in range(max(before.commit, now.offset) + 1, now.commit + 1):
             entry = log.entry(index)
             if index <= len(history.committed):
                 known = history.committed[index - 1]
@@ -106,10 +147,12 @@ class CommittedEntries(Rule):
         if now.role is not Role.LEADER:
             self.fail(f"{process.id} takes {index} as committed, but no leader has committed it")
         holders = [p.id for p in history.processes.values() if p.disk.holds(index, entry.term)]
-        if len(holders) < history.majority:
-            self.fail(f"{process.id} commits {index}/{entry.term}, which only {holders} have on disk")
-        history.committed.append(entry)
-        history.commit_terms.append(now.term)
+        configuration = history.configuration_at(process.applied)
+        if not has_quorum(holders, configuration.halves):
+            self.fail(
+                f"{process.id} commits {index}/{entry.term}, which only {holders} of {configuration} have on disk"
+            )
+        history.commit(entry, now.term)
 
 
 class ElectionSafety(Rule):
@@ -127,6 +170,30 @@ class ElectionSafety(Rule):
                 self.fail(
                     f"{process.id} leads term {now.term}, which {leader[0]} has led (in life {leader[1]})"
                 )
+
+
+class ElectedByMajority(Rule):
+    """Whoever leads a term has the votes of a majority of the voters that it knows of, and of both halves when
+    they are joint (paper, 5.2; thesis 4.3).
+    """
+
+    def __init__(self, history: History) -> None:
+        super().__init__(history)
+        self._votes: dict[tuple[int, int], set[int]] = {}
+
+    def said(self, process: Process, message: Message) -> None:
+        if isinstance(message, VoteResponse) and message.granted and not message.pre_vote:
+            self._votes.setdefault((message.to, message.term), set()).add(process.id)
+
+    def stepped(self, process: Process, before: View, now: View, /) -> None:
+        if now.role is not Role.LEADER or before.role is Role.LEADER:
+            return
+        voters = {process.id} | self._votes.get((process.id, now.term), set())
+        configuration = self.history.configuration_at(process.applied)
+        if not configuration.is_voter(process.id):
+            self.fail(f"{process.id} leads term {now.term}, but is no voter in {configuration}")
+        if not has_quorum(voters, configuration.halves):
+            self.fail(f"{process.id} leads term {now.term} with the votes of {voters} out of {configuration}")
 
 
 class LeaderAppendOnly(Rule):
@@ -155,9 +222,7 @@ class LogMatching(Rule):
         if not ready.entries:
             return
         first = ready.first_index
-        if first > len(process.written) + 1:
-            self.fail(f"{process.id} writes {first}, leaving a gap after {len(process.written)}")
-        prev_term = process.written[first - 2] if first > 1 else 0
+        prev_term = self._term_before(process, ready, first)
         for position, entry in enumerate(ready.entries):
             place = (first + position, entry.term)
             known_prev, known = self._known.setdefault(place, (prev_term, entry))
@@ -167,6 +232,13 @@ class LogMatching(Rule):
                     f"where another log has {known} after term {known_prev}"
                 )
             prev_term = entry.term
+
+    def _term_before(self, process: Process, ready: Ready, first: int) -> int:
+        if ready.snapshot is not None and first == ready.snapshot.index + 1:
+            return ready.snapshot.term
+        if first > len(process.written) + 1:
+            self.fail(f"{process.id} writes {first}, leaving a gap after {len(process.written)}")
+        return process.written[first - 2] if first > 1 else 0
 
 
 class LeaderCompleteness(Rule):
@@ -191,7 +263,9 @@ class LeaderCompleteness(Rule):
         """That the leader has all up to ``index``: its having the last of it says so, by log matching."""
         if index == 0:
             return
-        log, term = leader.core.log, self.history.committed[index - 1].term
+        log, term = leader.core.log, self.history.term(index)
+        if index < log.offset:
+            index, term = log.offset, self.history.term(log.offset)
         if index > log.last_index or log.term(index) != term:
             self.fail(f"{leader.id} leads term {leader.core.term} without {index}/{term}, which is committed")
 
@@ -207,9 +281,17 @@ class StateMachineSafety(Rule):
         self._digests: dict[int, Any] = {}
 
     def started(self, process: Process) -> None:
-        self._applied[process.id] = 0
+        self._applied[process.id] = process.applied
+        if process.applied:
+            self._check_state(process, process.applied)
 
-    def applied(self, process: Process, index: int, entry: Entry) -> None:
+    def restored(self, process: Process, meta: SnapshotMeta, /) -> None:
+        if meta.index <= self._applied[process.id]:
+            self.fail(f"{process.id} restores {meta.index}, but has applied {self._applied[process.id]}")
+        self._applied[process.id] = meta.index
+        self._check_state(process, meta.index)
+
+    def applied(self, process: Process, index: int, entry: Entry, /) -> None:
         if index != self._applied[process.id] + 1:
             self.fail(f"{process.id} applies {index} after {self._applied[process.id]}")
         self._applied[process.id] = index
@@ -218,6 +300,9 @@ class StateMachineSafety(Rule):
             self.fail(f"{process.id} applies {index}, which is not committed")
         if entry is not committed[index - 1] and entry != committed[index - 1]:
             self.fail(f"{process.id} applies {entry} at {index}, where {committed[index - 1]} is committed")
+        self._check_state(process, index)
+
+    def _check_state(self, process: Process, index: int) -> None:
         if process.machine is not None:
             digest = process.machine.digest()
             known = self._digests.setdefault(index, digest)
@@ -225,6 +310,26 @@ class StateMachineSafety(Rule):
                 self.fail(
                     f"the state machine of {process.id} is {digest} after {index}, another's was {known}"
                 )
+
+
+class FoundIsDurable(Rule):
+    """A node that starts from its disk reads what was durable there: nothing torn, damaged or misplaced passes for
+    it, and nothing is left out.
+    """
+
+    def started(self, process: Process) -> None:
+        found, durable = process.found, process.disk.stored
+        if found is durable:
+            return
+        if found.hard_state != durable.hard_state:
+            self.fail(f"{process.id} reads {found.hard_state}; {durable.hard_state} was written")
+        if found.snapshot != durable.snapshot:
+            self.fail(f"{process.id} reads {found.snapshot}; {durable.snapshot} was written")
+        if (found.first_index, found.entries) != (durable.first_index, durable.entries):
+            self.fail(
+                f"{process.id} reads entries {found.first_index} to {found.last_index}; what was written, "
+                f"{durable.first_index} to {durable.last_index}, differs"
+            )
 
 
 class NeverBack(Rule):
@@ -320,8 +425,10 @@ class PersistBeforeSaying(Rule):
         leader = self.history.processes[answer.to].node
         if leader is None or leader.role is not Role.LEADER or leader.term != answer.term:
             return
-        index = answer.index
-        if index > leader.last_index or not disk.holds(index, leader.log.term(index)):
+        index, log = answer.index, leader.log
+        if index < log.offset:
+            return  # LeaderCompleteness and LogMatching see to what is compacted
+        if index > log.last_index or not disk.holds(index, log.term(index)):
             self.fail(f"{process.id} acknowledges {index}, where its disk and its leader's log differ")
 
 
@@ -329,6 +436,8 @@ class PersistedIsOnDisk(Rule):
     """What a node takes as persisted, its disk holds; what it applies is committed and persisted."""
 
     def stepped(self, process: Process, _before: View, now: View, /) -> None:
+        if process.core.log.restoring:
+            return  # the snapshot's file is on the disk; that the log goes on from it has yet to be written
         if now.persisted > now.last_index:
             self.fail(f"{process.id} has persisted {now.persisted} of a log that ends at {now.last_index}")
         if not process.disk.holds(now.persisted, process.core.log.term(now.persisted)):
@@ -364,6 +473,8 @@ class ReadyContract(Rule):
     def _check_entries(self, process: Process, ready: Ready) -> None:
         if ready.entries:
             last_index, last_term = ready.first_index + len(ready.entries) - 1, ready.entries[-1].term
+        elif ready.snapshot is not None:
+            last_index, last_term = ready.snapshot.index, ready.snapshot.term
         else:
             last_index = len(process.written)
             last_term = process.written[-1] if process.written else 0
@@ -403,20 +514,128 @@ class LinearizableReads(Rule):
             )
 
 
+class MajoritiesOverlap(Rule):
+    """Majorities of a configuration and of the one that follows it have a node in common: one voter is added or
+    removed, or the way leads through a joint configuration (thesis 4.1 and 4.3).  Nobody is voter and learner at
+    once.
+    """
+
+    def __init__(self, history: History) -> None:
+        super().__init__(history)
+        self._checked = 1
+
+    def stepped(self, _process: Process, _before: View, _now: View, /) -> None:
+        configurations = self.history.configurations
+        while self._checked < len(configurations):
+            (_, old), (index, new) = configurations[self._checked - 1 : self._checked + 1]
+            self._checked += 1
+            if old.joint:
+                allowed = not new.joint and new.voters == old.voters
+            elif new.joint:
+                allowed = new.outgoing == old.voters
+            else:
+                allowed = len(set(old.voters) ^ set(new.voters)) <= 1
+            if not allowed:
+                self.fail(f"{old} becomes {new} at {index}")
+            if set(new.learners) & {*new.voters, *new.outgoing}:
+                self.fail(f"{new} has somebody as voter and as learner")
+
+
+class ActsOnWhatIsApplied(Rule):
+    """A node's configuration is the last one that it has applied: neither one that is only in its log, nor one that
+    has been replaced (etcd raft; see `core.configuration`).
+    """
+
+    def started(self, process: Process) -> None:
+        self._check(process)
+
+    def stepped(self, process: Process, before: View, now: View, /) -> None:
+        if now.configuration is not before.configuration:
+            self._check(process)
+
+    def applied(self, process: Process, _index: int, entry: Entry, /) -> None:
+        if entry.kind is EntryKind.CONFIGURATION:
+            self._check(process)
+
+    def restored(self, process: Process, _meta: SnapshotMeta, /) -> None:
+        self._check(process)
+
+    def _check(self, process: Process) -> None:
+        log = process.core.log
+        index = log.offset if log.restoring else process.applied
+        expected, found = self.history.configuration_at(index), process.core.configuration
+        if found == expected:
+            return
+        if not found.voters and expected == self.history.configurations[0][1]:
+            return  # it has joined, and not heard yet who else there is
+        self.fail(f"{process.id} acts on {found}, but what it has applied, up to {index}, says {expected}")
+
+
+class OneUncommittedConfiguration(Rule):
+    """No log holds two configurations that are not committed (thesis 4.1): whoever acts on either of them, its
+    majorities overlap with those of the last one that is.
+    """
+
+    def __init__(self, history: History) -> None:
+        super().__init__(history)
+        self._places: dict[int, list[int]] = {}
+
+    def handed_out(self, process: Process, ready: Ready) -> None:
+        if not ready.entries:
+            return
+        committed = len(self.history.committed)
+        places = [i for i in self._places.get(process.id, ()) if committed < i < ready.first_index]
+        for position, entry in enumerate(ready.entries):
+            if entry.kind is EntryKind.CONFIGURATION and ready.first_index + position > committed:
+                places.append(ready.first_index + position)
+        self._places[process.id] = places
+        if len(places) > 1:
+            self.fail(f"{process.id} has changes of the configuration at {places}; {committed} is committed")
+
+
+class SnapshotsAreTrue(Rule):
+    """A snapshot names the term and the configuration of the committed entry that it ends with, and a log is only
+    dropped as far as a durable snapshot reaches (paper, section 7).
+    """
+
+    def stepped(self, process: Process, before: View, now: View, /) -> None:
+        if now.offset == before.offset or process.core.log.restoring:
+            return
+        durable = process.disk.stored.snapshot
+        if durable is None or durable.index < now.offset:
+            self.fail(f"{process.id} has dropped its log up to {now.offset}; its disk has snapshot {durable}")
+
+    def said(self, process: Process, message: Message) -> None:
+        if not isinstance(message, InstallSnapshot):
+            return
+        history, meta = self.history, message.snapshot
+        if meta.index > len(history.committed):
+            self.fail(f"{process.id} sends a snapshot up to {meta.index}, which is not committed")
+        truth = SnapshotMeta(meta.index, history.term(meta.index), history.configuration_at(meta.index))
+        if meta != truth:
+            self.fail(f"{process.id} sends {meta}; it should be {truth}")
+
+
 #: The order matters only in that `CommittedEntries` writes the history that the others read.
 RULES: tuple[type[Rule], ...] = (
     CommittedEntries,
     ElectionSafety,
+    ElectedByMajority,
     LeaderAppendOnly,
     LogMatching,
     LeaderCompleteness,
     StateMachineSafety,
+    FoundIsDurable,
     NeverBack,
     OneVoteATerm,
     PersistBeforeSaying,
     PersistedIsOnDisk,
     ReadyContract,
     LinearizableReads,
+    MajoritiesOverlap,
+    ActsOnWhatIsApplied,
+    OneUncommittedConfiguration,
+    SnapshotsAreTrue,
 )
 
 
@@ -431,6 +650,7 @@ class Invariants:
         self.handed_out = self._all("handed_out")
         self.said = self._all("said")
         self.applied = self._all("applied")
+        self.restored = self._all("restored")
         self.asked = self._all("asked")
         self.answered = self._all("answered")
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class StateMachine(Protocol):
-    """What replicas must agree on.  It lives in memory: after a crash a fresh one is fed from the first entry."""
+    """What replicas must agree on.  It lives in memory: after a crash a fresh one is fed from the first entry,
+    or restored from a snapshot."""
 
     def apply(self, index: int, command: bytes) -> None:
         """Takes the command of the entry at ``index``; indexes grow, those of no-ops are left out."""
 
     def digest(self) -> Hashable:
         """The same on any two replicas that have applied the same entries, and different otherwise."""
+
+    def snapshot(self) -> object:
+        """The whole state, to be kept while the machine goes on."""
+
+    def restore(self, snapshot: Any) -> None:
+        """Replaces the whole state by one that `snapshot` gave, on this replica or another."""
 
 
 class Accumulator:
@@ -31,6 +38,12 @@ class Accumulator:
 
     def digest(self) -> Hashable:
         return self._state
+
+    def snapshot(self) -> int:
+        return self._state
+
+    def restore(self, snapshot: int) -> None:
+        self._state = snapshot
 
 
 class Workload(Protocol):

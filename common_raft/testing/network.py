@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 from random import Random
+
+from common_raft.core import Message
+
+#: Messages to one process that can be replayed: those of some dozens of ticks.
+MEMORY = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +32,14 @@ CALM = Conditions()
 class Network:
     """Links are directed pairs (sender, receiver): each direction can be cut by itself."""
 
-    __slots__ = ("_last_arrival", "_random", "conditions", "cut")
+    __slots__ = ("_last_arrival", "_random", "_sent", "conditions", "cut")
 
     def __init__(self, random: Random, conditions: Conditions) -> None:
         self._random = random
         self.conditions = conditions
         self.cut: set[tuple[int, int]] = set()
         self._last_arrival: dict[tuple[int, int], float] = {}
+        self._sent: dict[int, deque[Message]] = {}
 
     def arrivals(self, sender: int, to: int, now: float) -> list[float]:
         """When the copies of a message sent ``now`` arrive; none if it is lost."""
@@ -56,6 +63,14 @@ class Network:
         if conditions.straggle and random.random() < conditions.straggle:
             return random.random() * conditions.straggle_delay
         return random.random() * conditions.delay
+
+    def remember(self, message: Message) -> None:
+        self._sent.setdefault(message.to, deque(maxlen=MEMORY)).append(message)
+
+    def recall(self, to: int, number: int) -> list[Message]:
+        """Up to ``number`` messages to ``to`` that were remembered, in any order."""
+        sent = self._sent.get(to, ())
+        return self._random.sample(list(sent), min(number, len(sent)))
 
     def split(self, one_side: Iterable[int], nodes: Iterable[int]) -> None:
         """Cuts ``one_side`` off from the other nodes, both ways."""

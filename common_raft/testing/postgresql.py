@@ -52,10 +52,7 @@ class PostgresServer:
         return f"postgresql://tester@{HOST}:{self.port}/{name}"
 
     def __enter__(self) -> Self:
-        if os.geteuid() == 0:
-            user = _other_than_root()
-            os.chown(self.directory, user.pw_uid, user.pw_gid)
-            self._as_user = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+        self._as_user = as_user_of(self.directory)
         self._run("initdb", "--pgdata", "data", "--username", "tester", "--auth", "trust", "--no-sync")
         self.start()
         return self
@@ -107,6 +104,18 @@ class PostgresServer:
             [*self._as_user, self._binaries / program, *arguments],
             cwd=self.directory, capture_output=True, timeout=60, check=False,
         )  # fmt: skip
+
+
+def as_user_of(directory: Path) -> Sequence[str]:
+    """What a command begins with to run as one who may run PostgreSQL, and who then owns ``directory``.
+
+    Empty where we are not root and may ourselves.
+    """
+    if os.geteuid() != 0:
+        return ()
+    user = _other_than_root()
+    os.chown(directory, user.pw_uid, user.pw_gid)
+    return ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
 
 
 def _other_than_root() -> pwd.struct_passwd:

@@ -66,10 +66,25 @@ def ask(
     timeout: float = 15.0,
 ) -> Answer:
     """One request on a connection of its own; ``form`` becomes an urlencoded body.  Raises OSError."""
+    if form is None:
+        return request(port, method, target, timeout=timeout)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return request(port, method, target, urlencode(form).encode(), headers, timeout=timeout)
+
+
+def request(
+    port: int,
+    method: str,
+    target: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    timeout: float = 15.0,
+) -> Answer:
+    """`ask` with any body."""
     connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
     try:
-        headers = {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
-        connection.request(method, target, urlencode(form) if form is not None else None, headers)
+        connection.request(method, target, body, headers or {})
         response = connection.getresponse()
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
     except http.client.HTTPException as error:
@@ -81,10 +96,13 @@ def ask(
 class NodeProcess:
     """One member.  Its data directory and flags stay the same over all its lives."""
 
-    def __init__(self, name: str, command: Sequence[str], client_port: int, log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], client_port: int, log: Path, data_dir: Path | None = None
+    ) -> None:
         self.name = name
         self.client_port = client_port
         self.log = log
+        self.data_dir = data_dir
         self._command = list(command)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -136,6 +154,14 @@ class NodeProcess:
     ) -> Answer:
         return ask(self.client_port, method, target, form, timeout=timeout)
 
+    def ask_json(self, method: str, target: str, body: object, *, timeout: float = 15) -> Answer:
+        headers = {"Content-Type": "application/json"}
+        return request(self.client_port, method, target, json.dumps(body).encode(), headers, timeout=timeout)
+
+    def member_id(self) -> str:
+        """As ``/v2/members`` has it."""
+        return str(self.ask("GET", "/v2/stats/self", timeout=2).json["id"])
+
     def state(self) -> str | None:
         """StateLeader or StateFollower; None when it does not answer."""
         try:
@@ -153,7 +179,8 @@ class NodeProcess:
 class ProcessCluster:
     """Several members on loopback.  Use it in a ``with``: it ends what it started.
 
-    ``commands``, one for each member, in place of ``command`` where the members differ.
+    ``commands``, one for each member, in place of ``command`` where the members differ.  ``proxied``: the members
+    are told to dial each other at ``dialled_ports``, where somebody passes on to ``peer_ports`` (`testing.proxy`).
     """
 
     def __init__(
@@ -165,35 +192,76 @@ class ProcessCluster:
         data: str = "data",
         *,
         commands: Sequence[Sequence[str]] | None = None,
+        proxied: bool = False,
     ) -> None:
-        ports = free_ports(2 * size)
+        ports = free_ports(3 * size)
         names = [f"n{number + 1}" for number in range(size)]
-        peer_urls = {name: f"http://{HOST}:{port}" for name, port in zip(names, ports[size:], strict=True)}
-        members = ",".join(f"{name}={url}" for name, url in peer_urls.items())
+        self.peer_ports = dict(zip(names, ports[size : 2 * size], strict=True))
+        self.dialled_ports = dict(zip(names, ports[2 * size :], strict=True)) if proxied else self.peer_ports
+        self.token = f"test-{ports[0]}"
+        peer_urls = {name: f"http://{HOST}:{port}" for name, port in self.dialled_ports.items()}
+        self.members = ",".join(f"{name}={url}" for name, url in peer_urls.items())
         self.directory = directory
         self.nodes = []
+        self._data, self._flags = data, flags
         commands = commands if commands is not None else [command] * size
         for name, own_command, port in zip(names, commands, ports[:size], strict=True):
-            client_url = f"http://{HOST}:{port}"
-            arguments = {
-                "name": name,
-                "data-dir": str(directory / data / name),
-                "listen-client-urls": client_url,
-                "advertise-client-urls": client_url,
-                "listen-peer-urls": peer_urls[name],
-                "initial-advertise-peer-urls": peer_urls[name],
-                "initial-cluster": members,
-                "initial-cluster-token": f"test-{ports[0]}",
-            }
-            node_flags = [part for flag, value in arguments.items() for part in (f"--{flag}", value)]
             self.nodes.append(
-                NodeProcess(name, [*own_command, *node_flags, *flags], port, directory / f"{name}.log")
+                self._node(name, own_command, port, self.peer_ports[name], peer_urls[name], self.members)
             )
 
+    def _node(
+        self,
+        name: str,
+        command: Sequence[str],
+        port: int,
+        peer_port: int,
+        peer_url: str,
+        members: str,
+        state: str = "new",
+    ) -> NodeProcess:
+        """``peer_url`` is where the others dial it, which a proxy makes another port than ``peer_port``."""
+        client_url = f"http://{HOST}:{port}"
+        data_dir = self.directory / self._data / name
+        arguments = {
+            "name": name,
+            "data-dir": str(data_dir),
+            "listen-client-urls": client_url,
+            "advertise-client-urls": client_url,
+            "listen-peer-urls": f"http://{HOST}:{peer_port}",
+            "initial-advertise-peer-urls": peer_url,
+            "initial-cluster": members,
+            "initial-cluster-state": state,
+            "initial-cluster-token": self.token,
+        }
+        node_flags = [part for flag, value in arguments.items() for part in (f"--{flag}", value)]
+        log = self.directory / f"{name}.log"
+        return NodeProcess(name, [*command, *node_flags, *self._flags], port, log, data_dir)
+
+    def add(self, command: Sequence[str], through: NodeProcess) -> NodeProcess:
+        """Another member, told to the cluster by asking ``through``, and yet to be started."""
+        name = f"n{len(self.nodes) + 1}"
+        client_port, peer_port = free_ports(2)
+        url = f"http://{HOST}:{peer_port}"
+        answer = through.ask_json("POST", "/v2/members", {"peerURLs": [url]})
+        if answer.status != 201:
+            raise RuntimeError(f"{through.name} does not add a member: {answer}; logs:\n{self.logs()}")
+        known = through.ask("GET", "/v2/members").json["members"]
+        members = ",".join(
+            f"{member['name'] or name}={each}" for member in known for each in member["peerURLs"]
+        )
+        node = self._node(name, command, client_port, peer_port, url, members, "existing")
+        self.nodes.append(node)
+        return node
+
     def __enter__(self) -> Self:
-        for node in self.nodes:
-            node.start()
-        self.wait_ready()
+        try:
+            for node in self.nodes:
+                node.start()
+            self.wait_ready()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)  # nobody else would end those that run
+            raise
         return self
 
     def __exit__(

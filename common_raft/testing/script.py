@@ -5,21 +5,28 @@ empty line (the format of etcd raft's testdata).  A reader sees the protocol run
 There is no time and no chance in it: nothing moves unless a command says so, and election timeouts are exactly
 ``election_tick`` (plus the node's ``jitter``).
 
-    cluster N [FIELD=VALUE ...]      nodes 1 to N, empty; the fields are those of `core.Config`
+    cluster N [FIELD=VALUE ...]      nodes 1 to N, empty; the fields are those of `core.Config`, voters=1,2 too
     node ID [log=TERM,TERM,...] [term=T] [vote=V] [commit=C] [jitter=J]     (re)starts a node from such a disk
     campaign ID | tick ID [COUNT] | propose ID WORD ... | read ID CONTEXT
-    transfer ID TARGET | unreachable ID PEER
+    transfer ID TARGET | unreachable ID PEER | forget ID
+    change ID [CHANGE ...] [implicit|explicit]   proposes +4 (voter), ~4 (learner), -4 (remove); none: leaves
+    snapshot ID | compact ID INDEX   writes a snapshot of what is applied; drops entries, also on disk
+    report ID PEER ok|failed         tells how it went with a snapshot that was sent
     step MESSAGE FIELD=VALUE ...     hands a node a message made by hand (entries=TERM,TERM,...)
     ready ID                         takes one Ready: sends, queues its writes and what is to apply
     persist ID [COUNT]               the first COUNT writes in the disk's queue (all) become durable
-    apply ID                         applies what was handed out
+    apply ID                         restores, or applies, what was handed out
     deliver FROM->TO [COUNT]         delivers the first COUNT messages (all) under way on that link; * is any node
     drop FROM->TO [COUNT]            loses them
     cut FROM->TO | cut ID | heal     what is sent on a cut link is lost; ``cut ID`` isolates a node
     crash ID [SURVIVING] | restart ID        writes in the queue are lost, but for the first SURVIVING
     stabilize [ID ...]               ready, persist, apply and deliver (among these nodes) until nothing is left
     status [ID ...] | logs [ID ...]  what the nodes know; the terms of their logs
+    configuration [ID ...]           who takes part, as far as they have applied it
+    progress ID                      what a leader knows of its followers
     quiet COMMAND                    the same without output
+
+An InstallSnapshot takes its snapshot's file along; nothing reports how that went unless a command does.
 """
 
 from __future__ import annotations
@@ -28,13 +35,34 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from common_raft.core import Config, Entry, EntryKind, HardState, Message, RaftError, RawNode, Ready
+from common_raft.core import (
+    ConfChange,
+    ConfChangeKind,
+    ConfChanges,
+    Config,
+    Entry,
+    EntryKind,
+    HardState,
+    Message,
+    RaftError,
+    RawNode,
+    Ready,
+    Transition,
+    decode_changes,
+)
 from common_raft.core import messages as core_messages
-from common_raft.storage.memory import MemoryStorage
+from common_raft.core.messages import InstallSnapshot
 from common_raft.testing.disk import Disk, Write
+from common_raft.testing.durable import Durable
 from common_raft.testing.machine import Accumulator
 from common_raft.testing.process import Process
-from common_raft.testing.trace import describe, describe_entries, describe_node
+from common_raft.testing.trace import (
+    describe,
+    describe_entries,
+    describe_node,
+    describe_progress,
+    describe_snapshot,
+)
 
 SEPARATOR = "----"
 
@@ -98,26 +126,36 @@ class Script:
     def __init__(self) -> None:
         self._processes: dict[int, Process] = {}
         self._config: dict[str, int | bool] = {}
+        self._voters: tuple[int, ...] = ()
         self._jitter: dict[int, int] = {}
         self._under_way: list[Message] = []
         self._cut: set[tuple[int, int]] = set()
         self._commands: dict[str, Callable[[list[str]], list[str]]] = {
             "apply": self._apply,
             "campaign": lambda words: self._input(words, lambda node: node.campaign()),
+            "change": self._change,
             "cluster": self._cluster,
+            "compact": self._compact,
+            "configuration": self._configuration,
             "crash": self._crash,
             "cut": self._cut_links,
             "deliver": self._deliver,
             "drop": self._drop,
+            "forget": lambda words: self._input(words, lambda node: node.forget_leader()),
             "heal": self._heal,
             "logs": self._logs,
             "node": self._node,
             "persist": self._persist,
+            "progress": self._progress,
             "propose": self._propose,
             "quiet": self._quiet,
             "read": lambda words: self._input(words, lambda node: node.read_index(int(words[1]))),
             "ready": self._ready,
+            "report": lambda words: self._input(
+                words, lambda node: node.report_snapshot(int(words[1]), words[2] == "ok")
+            ),
             "restart": self._restart,
+            "snapshot": self._snapshot,
             "stabilize": self._stabilize,
             "status": self._status,
             "step": self._step,
@@ -151,8 +189,13 @@ class Script:
     # --- setting up -------------------------------------------------------------------------------------------
 
     def _cluster(self, words: list[str]) -> list[str]:
-        self._config = {name: _value(value) for name, value in _fields(words[1:]).items()}
-        self._processes = {node: Process(node) for node in range(1, int(words[0]) + 1)}
+        fields = _fields(words[1:])
+        nodes = range(1, int(words[0]) + 1)
+        self._voters = (
+            tuple(map(int, fields.pop("voters").split(","))) if "voters" in fields else tuple(nodes)
+        )
+        self._config = {name: _value(value) for name, value in fields.items()}
+        self._processes = {node: Process(node) for node in nodes}
         self._under_way.clear()
         self._cut.clear()
         for process in self._processes.values():
@@ -168,12 +211,12 @@ class Script:
             int(fields.get("commit", 0)),
         )
         self._jitter[process.id] = int(fields.get("jitter", 0))
-        process.disk = Disk(MemoryStorage(hard_state, 1, _entries(terms)))
+        process.disk = Disk(Durable(hard_state, 1, _entries(terms)))
         self._start(process)
         return [self._describe(process)]
 
     def _start(self, process: Process) -> None:
-        config = Config(id=process.id, voters=tuple(self._processes), **self._config)  # type: ignore[arg-type]
+        config = Config(id=process.id, voters=self._voters, **self._config)  # type: ignore[arg-type]
         process.start(config, Jitter(self._jitter.get(process.id, 0)), RawNode, Accumulator)
 
     def _crash(self, words: list[str]) -> list[str]:
@@ -204,6 +247,17 @@ class Script:
         self._process(words[0]).core.propose([word.encode() for word in words[1:]])
         return []
 
+    def _change(self, words: list[str]) -> list[str]:
+        _, *parts = words
+        transition = Transition.AUTO
+        if parts and parts[-1] in ("implicit", "explicit"):
+            transition = Transition[parts.pop().upper()]
+        if any(part[0] not in _CHANGES for part in parts):
+            raise ScriptError(f"{parts} must be changes (+4, ~4, -4), then implicit or explicit or nothing")
+        changes = [ConfChange(_CHANGES[part[0]], int(part[1:])) for part in parts]
+        self._process(words[0]).core.propose_conf_change(ConfChanges(changes, transition))
+        return []
+
     def _step(self, words: list[str]) -> list[str]:
         kind = getattr(core_messages, words[0], None)
         if kind is None:
@@ -230,6 +284,19 @@ class Script:
         process.take(ready)
         return [f"{process.id} ready {ready.number}", *_describe_ready(ready), *sent]
 
+    def _snapshot(self, words: list[str]) -> list[str]:
+        process = self._process(words[0])
+        return [f"{process.id} has snapshot {describe_snapshot(process.take_snapshot())}"]
+
+    def _compact(self, words: list[str]) -> list[str]:
+        process, index = self._process(words[0]), int(words[1])
+        try:
+            process.core.compact(index)
+        except ValueError as error:
+            return [f"ValueError: {error}"]
+        process.disk.stored.purge(index)
+        return []
+
     def _persist(self, words: list[str]) -> list[str]:
         process = self._process(words[0])
         queued = len(process.disk.queue)
@@ -248,14 +315,19 @@ class Script:
 
     def _apply(self, words: list[str]) -> list[str]:
         process = self._process(words[0])
-        entries = [entry for _, entry in process.to_apply]
-        if not entries:
+        lines = []
+        if process.can_restore():
+            lines.append(f"{process.id} restored {describe_snapshot(process.restore_next())}")
+        elif process.to_apply and process.restore_from is None:
+            first = process.to_apply[0][0]
+            entries = [process.apply_next()[1] for _ in range(len(process.to_apply))]
+            lines.append(f"{process.id} applied {describe_entries(first, entries)}")
+            if any(entry.kind is EntryKind.CONFIGURATION for entry in entries):
+                lines.append(f"  configuration: {process.core.configuration}")
+        else:
             return [f"{process.id} has nothing to apply"]
-        first = process.to_apply[0][0]
-        while process.to_apply:
-            process.apply_next()
         process.core.on_applied(process.applied)
-        return [f"{process.id} applied {describe_entries(first, entries)}"]
+        return lines
 
     # --- the network ------------------------------------------------------------------------------------------
 
@@ -267,6 +339,14 @@ class Script:
                 self._under_way.append(message)
             lines.append(f"  {how}: {describe(message)}{' (lost)' if lost else ''}")
         return lines
+
+    def _hand_over(self, message: Message) -> None:
+        """Gives a message to whom it is for, and a snapshot's file before it."""
+        receiver = self._processes[message.to]
+        if isinstance(message, InstallSnapshot):
+            place = message.snapshot.index, message.snapshot.term
+            receiver.disk.files[place] = self._processes[message.sender].disk.files[place]
+        receiver.core.step(message)
 
     def _take_from_link(self, words: list[str]) -> list[Message]:
         sender, _, to = words[0].partition("->")
@@ -281,9 +361,8 @@ class Script:
         lines = []
         for message in self._take_from_link(words):
             lines.append(describe(message))
-            process = self._processes[message.to]
-            if process.running:
-                process.core.step(message)
+            if self._processes[message.to].running:
+                self._hand_over(message)
             else:
                 lines[-1] += " (nobody is there)"
         return lines or ["nothing is under way"]
@@ -317,7 +396,7 @@ class Script:
             for message in [m for m in self._under_way if m.sender in ids and m.to in ids]:
                 self._under_way.remove(message)
                 lines.append(describe(message))
-                self._processes[message.to].core.step(message)
+                self._hand_over(message)
             if len(lines) == before:
                 return lines or ["nothing to do"]
         raise ScriptError(f"the nodes still talk after {MAX_ROUNDS} rounds")
@@ -325,7 +404,7 @@ class Script:
     def _settle(self, process: Process) -> list[str]:
         """Everything that one node has to do before it needs to hear something."""
         lines: list[str] = []
-        while process.core.has_ready() or process.disk.queue or process.to_apply:
+        while process.core.has_ready() or process.disk.queue or process.to_apply or process.restore_from:
             if process.core.has_ready():
                 lines += self._take_ready(process)
             elif process.disk.queue:
@@ -347,10 +426,23 @@ class Script:
     def _logs(self, words: list[str]) -> list[str]:
         lines = []
         for process in self._chosen(words):
+            if not process.running:
+                lines.append(f"{process.id}: down")
+                continue
             log = process.core.log
             terms = " ".join(str(entry.term) for entry in log.slice(log.first_index, log.last_index))
             lines.append(f"{process.id}: {terms or '(empty)'}")
         return lines
+
+    def _configuration(self, words: list[str]) -> list[str]:
+        return [
+            f"{process.id}: {process.core.configuration if process.running else 'down'}"
+            for process in self._chosen(words)
+        ]
+
+    def _progress(self, words: list[str]) -> list[str]:
+        followers = self._process(words[0]).core.followers
+        return [f"{peer}: {describe_progress(progress)}" for peer, progress in followers.items()]
 
     def _quiet(self, words: list[str]) -> list[str]:
         self.run(" ".join(words))
@@ -371,6 +463,10 @@ def _value(word: str) -> int | bool:
     return word == "yes" if word in ("yes", "no") else int(word)
 
 
+#: How a change is written.
+_CHANGES = {"+": ConfChangeKind.ADD_VOTER, "~": ConfChangeKind.ADD_LEARNER, "-": ConfChangeKind.REMOVE}
+
+
 def _entries(terms: Sequence[int]) -> list[Entry]:
     return [Entry(term, EntryKind.COMMANDS, b"x") for term in terms]
 
@@ -379,15 +475,24 @@ def _describe_ready(ready: Ready) -> Iterator[str]:
     if ready.soft_state is not None:
         role, leader, term = ready.soft_state
         yield f"  state: {role.value} term={term} leader={leader or '-'}"
+    if ready.snapshot is not None:
+        yield f"  write: snapshot {describe_snapshot(ready.snapshot)}"
     if ready.hard_state is not None:
         term, vote, commit = ready.hard_state.term, ready.hard_state.vote, ready.hard_state.commit
         yield f"  write: term={term} vote={vote or '-'} commit={commit}"
     if ready.entries:
         yield f"  write: {describe_entries(ready.first_index, ready.entries)}"
+        yield from _describe_changes(ready.entries)
     if ready.committed:
         yield f"  apply: {describe_entries(ready.committed_index, ready.committed)}"
     for state in ready.read_states:
         yield f"  read: context={state.context} index={state.index}"
+
+
+def _describe_changes(entries: Sequence[Entry]) -> Iterator[str]:
+    for entry in entries:
+        if entry.kind is EntryKind.CONFIGURATION:
+            yield f"    changes to: {decode_changes(entry.data).configuration}"
 
 
 def _waiting(write: Write) -> Iterator[str]:

@@ -3,35 +3,41 @@
 Time is virtual and counted in nominal ticks.  Everything that happens is an event in one queue, ordered by time;
 a *step* is one event that reached a process, or one fault.  After every step all invariants are checked.  A run
 has two phases: in the first whatever the seed's `Weather` holds may happen; in the second all faults end, and
-the cluster must elect a leader, commit a fresh proposal at every node and answer reads within a bounded time.
+the cluster must elect a leader, commit a fresh proposal at every node and answer reads within a bounded time
+(`recovery`).  Here are the queue, the processes and what drives them; the rest of what happens is in `faults`,
+`clients`, `operators` and `snapshots`.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
 from random import Random
 from typing import TypeVar
 
-from common_raft.core import NOBODY, Message, NoLeader, NotLeader, ProposalDropped, RawNode, Ready, Role
+from common_raft.core import Message, RawNode, Ready, Role
+from common_raft.core.messages import InstallSnapshot
+from common_raft.testing.clients import Clients
+from common_raft.testing.disk import Disk
+from common_raft.testing.durable import DiskDamaged
+from common_raft.testing.faults import Faults
 from common_raft.testing.invariants import RULES, Invariants, Rule, Violation
+from common_raft.testing.journal import Journal
 from common_raft.testing.machine import Accumulator, Workload, numbered_commands
 from common_raft.testing.network import CALM, Network
+from common_raft.testing.operators import Operators
 from common_raft.testing.process import MakeMachine, MakeNode, Process
+from common_raft.testing.recovery import Recovery
+from common_raft.testing.snapshots import Snapshots
 from common_raft.testing.trace import Trace, describe_node
-from common_raft.testing.weather import Fault, Request, Weather, draw
+from common_raft.testing.weather import Fault, Weather, draw
 
 _T = TypeVar("_T")
 
-#: The cluster must have recovered so many election timeouts after the last fault.  A healthy core needs a few:
-#: stale messages, split votes and clock drift may each cost one or two.
-RECOVERY_TIMEOUTS = 40
-
-#: Events at one instant beyond which the cores are talking in circles.
-MAX_STEPS_PER_TICK = 5_000
+#: Readies in one turn beyond which a core is talking in circles.
 MAX_READIES = 1_000
 
 
@@ -81,17 +87,20 @@ class Simulation:
         self.steps = 0
         self.now = 0.0
         self.network = Network(self.random, self.weather.conditions)
-        self.processes = [Process(node) for node in range(1, self.weather.nodes + 1)]
-        self.invariants = Invariants({process.id: process for process in self.processes}, rules)
+        self.processes: list[Process] = []
+        self.by_id: dict[int, Process] = {}
+        for _ in range(self.weather.nodes):
+            self.new_process()
+        self.invariants = Invariants(self.by_id, rules)
+        self.operators = Operators(self)
+        self.clients = Clients(self, workload)
+        self.snapshots = Snapshots(self)
+        self._faults = Faults(self)
         self._make_node = make_node
         self._make_machine = make_machine
-        self._workload = workload
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = count()
-        self._contexts = count(1)
-        self._proposals = count(1)
         self._stormy = True
-        self._reads_open: set[int] = set()
 
     # --- running ----------------------------------------------------------------------------------------------
 
@@ -103,7 +112,7 @@ class Simulation:
             while self.step < steps:
                 self._next_event()
             self._end_faults()
-            self._await_recovery()
+            Recovery(self).run()
         except BrokenPipeError:
             raise  # whoever reads the trace has seen enough
         except Exception as error:
@@ -111,14 +120,50 @@ class Simulation:
 
     def _start_all(self) -> None:
         for process in self.processes:
-            self._start(process)
+            self.start(process)
         if self.random.random() < 0.7:  # else a timeout has to come first, which costs many steps
-            self._at(self.processes[0], "campaigns", lambda: self.processes[0].core.campaign())
+            self.at(self.processes[0], "campaigns", lambda: self.processes[0].core.campaign())
         if self.weather.faults:
-            self._schedule(self._some_time(self.weather.fault_interval), self._fault)
-        self._schedule(self._some_time(self.weather.request_interval), self._request)
+            self.schedule(self._some_time(self.weather.fault_interval), self._fault)
+        self.schedule(self._some_time(self.weather.request_interval), self._request)
 
-    def _schedule(self, delay: float, event: Callable[[], None]) -> None:
+    def _fault(self) -> None:
+        if self._stormy:
+            self.schedule(self._some_time(self.weather.fault_interval), self._fault)
+            victim = self.somebody(prefer_leader=0.5)
+            self._faults.befall(
+                self._pick(self.weather.faults), victim, self._some_time(self.weather.fault_length)
+            )
+
+    def _request(self) -> None:
+        if self._stormy:
+            self.schedule(self._some_time(self.weather.request_interval), self._request)
+            self.clients.ask(self._pick(self.weather.requests))
+            if len(self.processes) > self.weather.nodes and self.random.random() < 0.1:
+                self.operators.retire()
+
+    def _end_faults(self) -> None:
+        self.note("--- all faults end ---")
+        self._stormy = False
+        self.weather = replace(
+            self.weather, disk_delay=0.2, apply_delay=0.0, batching=0.0, clock_drift=0.0, snapshot_delay=0.2
+        )
+        self.network.conditions = CALM
+        self._faults.heal()
+        for process in self.processes:
+            if process.over:
+                continue
+            process.silent_ticks, process.tick_length = 0, 1.0
+            process.disk.failing = False
+            process.disk.stalled_until = 0.0
+            if process.paused:
+                self._faults.resume(process, process.life)
+            elif not process.running:
+                self.start(process)
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def schedule(self, delay: float, event: Callable[[], None]) -> None:
         self._schedule_at(self.now + delay, event)
 
     def _schedule_at(self, time: float, event: Callable[[], None]) -> None:
@@ -128,28 +173,67 @@ class Simulation:
         self.now, _, event = heapq.heappop(self._events)
         event()
 
+    def events_of_a_tick(self) -> Iterator[None]:
+        """Lets a tick's time pass, event by event."""
+        until = self.now + 1.0
+        while self._events[0][0] < until:
+            self._next_event()
+            yield
+        self.now = until
+
     def _some_time(self, mean: float) -> float:
         return self.random.expovariate(1.0 / mean)
 
-    def _step(self, what: str | Message, remark: str = "") -> None:
-        self.step += 1
-        self.trace.add(self.step, self.now, what, remark)
+    # --- chance -----------------------------------------------------------------------------------------------
 
-    def _note(self, what: str | Message, remark: str = "") -> None:
-        self.trace.add(self.step, self.now, what, remark)
+    def _pick(self, weights: Mapping[_T, float]) -> _T:
+        return self.random.choices(list(weights), list(weights.values()))[0]
+
+    def leaders(self) -> list[Process]:
+        return [p for p in self.processes if p.node is not None and p.node.role is Role.LEADER]
+
+    def somebody(self, prefer_leader: float) -> Process:
+        leaders = self.leaders()
+        if leaders and self.random.random() < prefer_leader:
+            return self.random.choice(leaders)
+        if len(self.processes) > self.weather.nodes and self.random.random() < 0.9:
+            # Most of what happens shall happen to members, not to those that wait to become some, or were some.
+            return self.by_id[self.random.choice(self.invariants.history.configuration.members)]
+        return self.random.choice(self.processes)
 
     # --- one process ------------------------------------------------------------------------------------------
 
-    def _start(self, process: Process) -> None:
+    def new_process(self) -> Process:
+        """One more, with an empty disk, not started yet; its id is the next number."""
+        process = Process(len(self.processes) + 1, Disk(journal=Journal(Random(self.random.getrandbits(64)))))
+        self.processes.append(process)
+        self.by_id[process.id] = process
+        return process
+
+    def start(self, process: Process) -> None:
+        """From what its disk holds; a node whose disk is damaged stays down."""
+        self.set_clock(process)
+        rng = Random(self.random.getrandbits(64))
+        fell_back = bool(process.disk.damaged)
+        try:
+            process.start(self.weather.config(process.id), rng, self._make_node, self._make_machine)
+        except DiskDamaged as error:
+            if not process.doomed:
+                raise
+            self.count(f"{process.id} refuses to start: {error}")
+            process.over = True
+            return
+        if fell_back:
+            self.note(f"{process.id} falls back to {process.found.snapshot or 'its log'}")
+        self.count(f"{process.id} starts: ", describe_node(process.core))
+        self.invariants.started(process)
+        self.schedule(self.random.random() * process.tick_length, partial(self._tick, process, process.life))
+
+    def set_clock(self, process: Process) -> None:
         drift = self.weather.clock_drift
         process.tick_length = self.random.uniform(1.0 - drift, 1.0 + drift)
-        rng = Random(self.random.getrandbits(64))
-        process.start(self.weather.config(process.id), rng, self._make_node, self._make_machine)
-        self._step(f"{process.id} starts: ", describe_node(process.core))
-        self.invariants.started(process)
-        self._schedule(self.random.random() * process.tick_length, partial(self._tick, process, process.life))
 
-    def _at(self, process: Process, what: str | Message, act: Callable[[], None], remark: str = "") -> None:
+    def at(self, process: Process, what: str | Message, act: Callable[[], None], remark: str = "") -> None:
         """Input for a process: handled now, kept for later while it is paused, and lost on a dead one."""
         if process.paused:
             process.backlog.append(partial(self._handle, process, what, act))
@@ -157,28 +241,31 @@ class Simulation:
             self._handle(process, what, act, remark)
             self._drive_soon(process)
         elif not isinstance(what, str):
-            self._note(what, "  (nobody is there)")
+            self.note(what, "  (nobody is there)")
 
-    def _at_life(self, process: Process, life: int, what: str, act: Callable[[], None]) -> None:
+    def at_life(self, process: Process, life: int, what: str, act: Callable[[], None]) -> None:
         if process.life == life:
-            self._at(process, what, act)
+            self.at(process, what, act)
 
     def _handle(
         self, process: Process, what: str | Message, act: Callable[[], None], remark: str = ""
     ) -> None:
-        self._step(what if not isinstance(what, str) else f"{process.id} {what}", remark)
+        self.count(what if not isinstance(what, str) else f"{process.id} {what}", remark)
         act()
         self.invariants.stepped(process)
 
     def _tick(self, process: Process, life: int) -> None:
         if process.life != life or not process.running:
             return
-        self._schedule(process.tick_length, partial(self._tick, process, life))
+        self.schedule(process.tick_length, partial(self._tick, process, life))
         if process.paused:
             return  # a process that was stopped does not catch up on its timers
+        if process.silent_ticks:
+            process.silent_ticks -= 1
+            return
         process.core.tick()
         if process.core.has_ready():  # else a step that shows nothing would be counted
-            self._step(f"{process.id} ticks")
+            self.count(f"{process.id} ticks")
             self.invariants.stepped(process)
             self._drive_soon(process)
 
@@ -187,9 +274,9 @@ class Simulation:
             return
         if self.weather.batching and self.random.random() < self.weather.batching:
             process.drive_due = True
-            self._schedule(self.random.random(), partial(self._drive_late, process, process.life))
+            self.schedule(self.random.random(), partial(self._drive_late, process, process.life))
         else:
-            self._drive(process)
+            self.drive(process)
 
     def _drive_late(self, process: Process, life: int) -> None:
         if process.life != life or not process.running:
@@ -197,9 +284,9 @@ class Simulation:
         if process.paused:
             process.backlog.append(lambda: None)  # the pause's end drives
         else:
-            self._drive(process)
+            self.drive(process)
 
-    def _drive(self, process: Process) -> None:
+    def drive(self, process: Process) -> None:
         """What a driver does at the end of its turn: carry out Readies until there are no more."""
         process.drive_due = False
         node = process.core
@@ -210,14 +297,16 @@ class Simulation:
             self.invariants.handed_out(process, ready)
             for state in ready.read_states:
                 self.invariants.answered(process, state)
-                self._reads_open.discard(state.context)
+                self.clients.reads_open.discard(state.context)
             self._send(process, ready.messages)
             process.take(ready)
             self._write_soon(process, ready)
             if ready.committed:
                 delay = self.random.random() * self.weather.apply_delay
-                self._schedule(delay, partial(self._apply, process, process.life))
+                self.schedule(delay, partial(self._apply, process, process.life))
         raise Violation("Liveness", f"{process.id} has handed out {MAX_READIES} Readies and has yet another")
+
+    # --- its disk and its state machine -----------------------------------------------------------------------
 
     def _write_soon(self, process: Process, ready: Ready) -> None:
         disk = process.disk
@@ -226,17 +315,26 @@ class Simulation:
         if not ready.must_persist:
             self._written(process, 1)  # nothing to wait for: the queue held only this
             return
+        self._begin_write(process)
+
+    def _begin_write(self, process: Process) -> None:
+        disk = process.disk
         disk.busy = True
-        delay = self.random.random() * self.weather.disk_delay
-        self._schedule(delay, partial(self._disk_completes, process, process.life))
+        delay = max(self.random.random() * self.weather.disk_delay, disk.stalled_until - self.now)
+        self.schedule(delay, partial(self._disk_completes, process, process.life))
 
     def _disk_completes(self, process: Process, life: int) -> None:
         """A group of writes is done.  What is on the disk now stays there, even if the process is paused."""
         if process.life != life or not process.running:
             return
+        if process.disk.failing:
+            self._faults.crash(
+                process, "stops, as its fsync failed", self._some_time(self.weather.fault_length)
+            )
+            return
         group = self.random.randint(1, len(process.disk.queue))
         last = process.disk.queue[group - 1].number
-        self._at(
+        self.at(
             process,
             f"hears that its disk holds all up to Ready {last}",
             partial(self._written, process, group),
@@ -247,242 +345,70 @@ class Simulation:
         done = disk.complete(group)
         disk.busy = bool(disk.queue)
         if disk.busy:
-            delay = self.random.random() * self.weather.disk_delay
-            self._schedule(delay, partial(self._disk_completes, process, process.life))
+            self._begin_write(process)
         for write in done:
             self._send(process, write.messages)
         node.on_persisted(done[-1].number)
         self.invariants.stepped(process)
+        self.snapshots.restore_soon(process)
 
     def _apply(self, process: Process, life: int) -> None:
         if process.to_apply:
-            self._at_life(process, life, "applies what is committed", partial(self._apply_all, process))
+            self.at_life(process, life, "applies what is committed", partial(self._apply_all, process))
 
     def _apply_all(self, process: Process) -> None:
+        if process.restore_from is not None:
+            return  # what there was to apply is in a snapshot that has come meanwhile
         while process.to_apply:
             index, entry = process.apply_next()
             self.invariants.applied(process, index, entry)
         process.core.on_applied(process.applied)
+        self.snapshots.applied(process)
 
     # --- the network ------------------------------------------------------------------------------------------
 
     def _send(self, process: Process, messages: Sequence[Message]) -> None:
         for message in messages:
             self.invariants.said(process, message)
+            if isinstance(message, InstallSnapshot):
+                self.note(message)
+                self.snapshots.carry(process, message)
+                continue
+            if self.remembers:
+                self.network.remember(message)
             arrivals = self.network.arrivals(message.sender, message.to, self.now)
             for arrival in arrivals:
-                self._schedule_at(arrival, partial(self._deliver, message))
+                self._schedule_at(arrival, partial(self.deliver, message))
             if not arrivals:
-                self._note(message, "  (lost)")
+                self.note(message, "  (lost)")
 
-    def _deliver(self, message: Message) -> None:
-        receiver = self.processes[message.to - 1]
-        self._at(receiver, message, lambda: receiver.core.step(message))
+    @property
+    def remembers(self) -> bool:
+        """Whether old messages may be replayed."""
+        return Fault.REPLAY in self.weather.faults
 
-    # --- clients ----------------------------------------------------------------------------------------------
-
-    def _pick(self, weights: dict[_T, float]) -> _T:
-        return self.random.choices(list(weights), list(weights.values()))[0]
-
-    def _request(self) -> None:
-        if not self._stormy:
-            return
-        self._schedule(self._some_time(self.weather.request_interval), self._request)
-        request = self._pick(dict(self.weather.requests))
-        process = self._somebody(prefer_leader=0.9)
-        if process.node is None or (process.node.leader == NOBODY and self.random.random() < 0.8):
-            return  # clients try the others first, and most steps shall do something
-        if request is Request.PROPOSE:
-            self._propose(process)
-        elif request is Request.READ:
-            self._read(process)
-        else:
-            target = self.random.choice(self.processes).id
-            act = partial(self._or_refuse, lambda: process.core.transfer_leadership(target))
-            self._at(process, f"is asked to hand over to {target}", act)
-
-    def _propose(self, process: Process) -> list[bytes]:
-        burst = self.random.choice((1, 1, 3))
-        payloads = [self._workload(self.random, next(self._proposals)) for _ in range(burst)]
-        act = partial(self._or_refuse, lambda: process.core.propose(payloads))
-        self._at(process, f"gets {burst} proposals", act)
-        return payloads
-
-    def _read(self, process: Process) -> int:
-        context = next(self._contexts)
-        # The client asks now, even if the process is paused and hears it later.
-        self.invariants.asked(process, context)
-        self._reads_open.add(context)
-        act = partial(self._or_refuse, lambda: process.core.read_index(context))
-        self._at(process, f"gets read {context}", act)
-        return context
-
-    def _or_refuse(self, act: Callable[[], None]) -> None:
-        """Does it; a refusal is an answer like another."""
-        try:
-            act()
-        except (ProposalDropped, NoLeader, NotLeader) as refusal:
-            self._note(f"  (refused: {refusal})")
-
-    def _leaders(self) -> list[Process]:
-        return [p for p in self.processes if p.node is not None and p.node.role is Role.LEADER]
-
-    def _somebody(self, prefer_leader: float) -> Process:
-        leaders = self._leaders()
-        if leaders and self.random.random() < prefer_leader:
-            return self.random.choice(leaders)
-        return self.random.choice(self.processes)
-
-    # --- faults -----------------------------------------------------------------------------------------------
-
-    def _fault(self) -> None:
-        if not self._stormy:
-            return
-        self._schedule(self._some_time(self.weather.fault_interval), self._fault)
-        fault = self._pick(dict(self.weather.faults))
-        if len(self.processes) == 1 and fault in (Fault.SPLIT, Fault.ONE_WAY):
-            return  # there are no links
-        victim = self._somebody(prefer_leader=0.5)
-        length = self._some_time(self.weather.fault_length)
-        match fault:
-            case Fault.CRASH:
-                self._crash(victim, length)
-            case Fault.PAUSE:
-                self._pause(victim, length)
-            case Fault.SPLIT:
-                self._split(victim, length)
-            case Fault.ONE_WAY:
-                self._cut_one_way(victim, length)
-            case Fault.CAMPAIGN:
-                self._at(victim, "campaigns early", lambda: victim.core.campaign())
-            case Fault.UNREACHABLE:
-                peer = self.random.choice(self.processes).id
-                self._at(
-                    victim, f"hears that {peer} is unreachable", lambda: victim.core.report_unreachable(peer)
-                )
-
-    def _crash(self, process: Process, length: float) -> None:
-        if not process.running:
-            return
-        survivors = self.random.randint(0, len(process.disk.queue))
-        self._step(f"{process.id} crashes; {survivors} of {len(process.disk.queue)} writes survive")
-        process.crash(survivors)
-        self._schedule(length, partial(self._restart, process, process.life))
-
-    def _restart(self, process: Process, life: int) -> None:
-        if process.life == life and not process.running:
-            self._start(process)
-
-    def _pause(self, process: Process, length: float) -> None:
-        if process.running and not process.paused:
-            self._step(f"{process.id} pauses")
-            process.paused = True
-            self._schedule(length, partial(self._resume, process, process.life))
-
-    def _resume(self, process: Process, life: int) -> None:
-        if process.life != life or not process.running or not process.paused:
-            return
-        self._step(f"{process.id} goes on")
-        process.paused = False
-        backlog, process.backlog = process.backlog, []
-        for handle in backlog:
-            handle()
-        self._drive(process)
-
-    def _split(self, victim: Process, length: float) -> None:
-        others = [p.id for p in self.processes if p is not victim]
-        side = [victim.id, *self.random.sample(others, self.random.randint(0, len(others) // 2))]
-        self._step(f"{side} are split from the others")
-        self.network.split(side, [p.id for p in self.processes])
-        if self.random.random() < 0.5:  # so that the old leader and a new one soon write different entries
-            other = self.random.choice([p for p in self.processes if p.id not in side])
-            self._at(other, "campaigns early", lambda: other.core.campaign())
-        self._schedule(length, self._heal)
-
-    def _cut_one_way(self, victim: Process, length: float) -> None:
-        other = self.random.choice([p for p in self.processes if p is not victim])
-        link = (victim.id, other.id) if self.random.random() < 0.5 else (other.id, victim.id)
-        self._step(f"{link[0]} is not heard by {link[1]} any more")
-        self.network.cut_one_way(*link)
-        self._schedule(length, self._heal)
-
-    def _heal(self) -> None:
-        if self.network.cut:
-            self._step("all links are whole")
-            self.network.heal()
-
-    # --- recovery ---------------------------------------------------------------------------------------------
-
-    def _end_faults(self) -> None:
-        self._note("--- all faults end ---")
-        self._stormy = False
-        self.weather = replace(self.weather, disk_delay=0.2, apply_delay=0.0, batching=0.0)
-        self.network.conditions = CALM
-        self._heal()
-        for process in self.processes:
-            if process.paused:
-                self._resume(process, process.life)
-            elif not process.running:
-                self._start(process)
-
-    def _await_recovery(self) -> None:
-        """A fresh proposal must be applied everywhere, then a fresh read must be answered everywhere."""
-        longest = max(process.core.last_index for process in self.processes)
-        lag = longest - min(process.disk.last_index for process in self.processes)
-        # Under the tightest limits a follower is sent one entry a round trip, which takes less than a tick.
-        deadline = self.now + RECOVERY_TIMEOUTS * self.weather.election_tick + lag
-        self._await(deadline, "commit a fresh proposal at all nodes", self._propose_afresh())
-        for process in self.processes:
-            self._await(deadline, f"answer a fresh read at {process.id}", self._read_afresh(process))
-
-    def _propose_afresh(self) -> Callable[[], bool]:
-        committed = self.invariants.history.committed
-        fresh: set[bytes] = set()
-        start, again = len(committed), self.now
-
-        def done() -> bool:
-            for index in range(start + 1, len(committed) + 1):
-                if committed[index - 1].data in fresh:
-                    return all(process.applied >= index for process in self.processes)
-            nonlocal again
-            if self.now >= again:  # not every tick: it would wait behind its own repetitions
-                again = self.now + self.weather.election_tick
-                for leader in self._leaders():
-                    fresh.update(self._propose(leader))
-            return False
-
-        return done
-
-    def _read_afresh(self, process: Process) -> Callable[[], bool]:
-        asked: set[int] = set()
-
-        def done() -> bool:
-            if not asked <= self._reads_open:
-                return True
-            asked.add(self._read(process))
-            return False
-
-        return done
-
-    def _await(self, deadline: float, goal: str, done: Callable[[], bool]) -> None:
-        """Lets time pass until ``done``, which is asked once a tick."""
-        while not done():
-            if self.now > deadline:
-                raise Violation(
-                    "Liveness", f"the cluster did not {goal} within {RECOVERY_TIMEOUTS} election timeouts"
-                )
-            until, before = self.now + 1.0, self.step
-            while self._events[0][0] < until:
-                self._next_event()
-                if self.step - before > MAX_STEPS_PER_TICK:
-                    raise Violation("Liveness", f"{MAX_STEPS_PER_TICK} steps within a tick")
-            self.now = until
+    def deliver(self, message: Message, remark: str = "") -> None:
+        receiver = self.by_id[message.to]
+        if isinstance(message, InstallSnapshot):
+            place = message.snapshot.index, message.snapshot.term
+            if place not in receiver.disk.files:
+                return  # a replay, and the driver has no such file any more
+        self.at(receiver, message, lambda: receiver.core.step(message), remark)
 
     # --- words ------------------------------------------------------------------------------------------------
+
+    def count(self, what: str | Message, remark: str = "") -> None:
+        """Notes a step."""
+        self.step += 1
+        self.note(what, remark)
+
+    def note(self, what: str | Message, remark: str = "") -> None:
+        self.trace.add(self.step, self.now, what, remark)
 
     @staticmethod
     def describe(process: Process) -> str:
         if process.node is None:
-            return "down"
+            return "down for good" if process.over else "down"
         state = describe_node(process.node)
-        return f"{state}{' (paused)' if process.paused else ''} disk={process.disk.last_index}"
+        paused = " (paused)" if process.paused else ""
+        return f"{state}{paused} disk={process.disk.last_index} configuration={process.node.configuration}"

@@ -9,13 +9,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from common_raft.core import NOBODY, Entry, Message, RawNode
+from common_raft.core import NOBODY, Entry, Message, Progress, ProgressState, RawNode, SnapshotMeta
 from common_raft.core.messages import (
     AppendEntries,
     AppendResponse,
     Commit,
     Heartbeat,
     HeartbeatResponse,
+    InstallSnapshot,
     ReadIndex,
     ReadIndexResponse,
     RequestVote,
@@ -31,13 +32,31 @@ def describe_entries(first_index: int, entries: Sequence[Entry]) -> str:
     return f"[{' '.join(shown)}]"
 
 
+def describe_snapshot(meta: SnapshotMeta) -> str:
+    """``10/2 (1 2 3)``: the last index that it stands for, the term of that, and the configuration there."""
+    return f"{meta.index}/{meta.term} {meta.configuration}"
+
+
+def describe_progress(progress: Progress) -> str:
+    """``replicate match=4 next=6 inflight=1``"""
+    text = f"{progress.state.value} match={progress.match_index} next={progress.next_index}"
+    if progress.state is ProgressState.SNAPSHOT:
+        text += f" snapshot={progress.pending_snapshot}"
+    if progress.inflights:
+        text += f" inflight={len(progress.inflights)}"
+    return text + " waiting" * (progress.state is ProgressState.PROBE and progress.probe_sent)
+
+
 def _describe_body(message: Message) -> str:
     match message:
         case RequestVote():
             flags = " pre-vote" * message.pre_vote + " transfer" * message.transfer
             return f"last={message.last_index}/{message.last_term}{flags}"
         case VoteResponse():
-            return ("granted" if message.granted else "refused") + " pre-vote" * message.pre_vote
+            answer = (
+                "granted" if message.granted else f"refused commit={message.commit}/{message.commit_term}"
+            )
+            return answer + " pre-vote" * message.pre_vote
         case AppendEntries():
             entries = describe_entries(message.prev_index + 1, message.entries)
             return f"prev={message.prev_index}/{message.prev_term} {entries} commit={message.commit}"
@@ -47,6 +66,8 @@ def _describe_body(message: Message) -> str:
             return f"index={message.index}"
         case Heartbeat():
             return f"commit={message.commit} round={message.read_round}"
+        case InstallSnapshot():
+            return f"snapshot={describe_snapshot(message.snapshot)}"
         case Commit():
             return f"index={message.index}/{message.index_term}"
         case HeartbeatResponse():

@@ -7,7 +7,7 @@ fails all the time rarely gets far enough to reach the interesting states.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from random import Random
 
@@ -24,8 +24,16 @@ class Fault(Enum):
     )
     SPLIT = "split"  #: some nodes cannot talk to the others, both ways
     ONE_WAY = "one-way"  #: one direction of a link is cut
+    REPLAY = "replay"  #: messages that a process got long ago arrive once more
     CAMPAIGN = "campaign"  #: an election timer goes off early
+    FORGET = "forget"  #: somebody tells a follower that its leader is gone, rightly or not
     UNREACHABLE = "unreachable"  #: the transport reports a peer as unreachable, rightly or not
+    CLOCK = "clock"  #: a clock jumps, forward or back, or begins to run at another speed
+    SLOW_DISK = "slow disk"  #: nothing becomes durable for a while
+    FAILING_DISK = "failing disk"  #: an fsync fails, which ends the process; it starts again later
+    DAMAGE = "damage"  #: a bit flips, a sector is lost, or a write goes to the wrong place
+    ROT = "rot"  #: a process dies, and the file of its newest snapshot is damaged when it starts again
+    WIPE = "wipe"  #: a disk is emptied; the node must not start again under its name
 
 
 class Request(Enum):
@@ -34,6 +42,7 @@ class Request(Enum):
     PROPOSE = "propose"
     READ = "read"
     TRANSFER = "transfer"
+    CHANGE = "change"  #: of the membership
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +61,28 @@ class Weather:
     disk_delay: float = 0.2  #: a group of writes becomes durable after 0 ... this
     apply_delay: float = 0.0
     batching: float = 0.0  #: probability that a driver lets more input come before it takes a Ready
-    clock_drift: float = (
-        0.0  #: a node's tick lasts 1 - drift ... 1 + drift nominal ones, drawn anew at each start
-    )
+    #: A node's tick lasts 1 - drift ... 1 + drift nominal ones, drawn anew at each start.
+    clock_drift: float = 0.0
+    snapshot_every: int = 0  #: applied entries between two snapshots of a node, roughly; 0: none are taken
+    snapshot_delay: float = 0.0  #: writing one takes 0 ... this
+    catch_up_entries: int = 0  #: entries behind a snapshot that are kept, at most
+    torn_writes: bool = False  #: a crash may leave a part of the write that was under way
 
     def config(self, node: int) -> Config:
-        voters = tuple(range(1, self.nodes + 1))
+        """``node`` is one of those that the cluster begins with, or joins it later and is told who else there is."""
+        voters = tuple(range(1, self.nodes + 1)) if node <= self.nodes else ()
         return Config(id=node, voters=voters, election_tick=self.election_tick, **self.limits)  # type: ignore[arg-type]
 
 
 def draw(random: Random, nodes: int | None = None) -> Weather:
-    """The weather of a seed; ``nodes`` fixes the size of the cluster, which is 3 or 5 otherwise."""
+    """The weather of a seed; ``nodes`` fixes the size that the cluster begins with, which is 3 or 5 otherwise."""
     size = random.choice((3, 3, 5))
-    return Weather(
+    weather = Weather(
         nodes=size if nodes is None else nodes,
         election_tick=random.choice((3, 3, 5, 8)),
         limits=_draw_limits(random),
         conditions=_draw_conditions(random),
-        faults={kind: random.uniform(0.2, 1.0) for kind in Fault if random.random() < 0.5},
+        faults={kind: random.uniform(0.2, 1.0) for kind in Fault if random.random() < 0.35},
         fault_interval=random.choice((1.5, 4.0, 10.0)),
         fault_length=random.choice((2.0, 6.0, 15.0)),
         requests=_draw_requests(random),
@@ -78,11 +91,24 @@ def draw(random: Random, nodes: int | None = None) -> Weather:
         apply_delay=random.choice((0.0, 0.5)),
         batching=random.choice((0.0, 0.3, 0.9)),
         clock_drift=random.choice((0.0, 0.3)),
+        snapshot_every=random.choice((0, 3, 10, 40)),
+        snapshot_delay=random.choice((0.0, 3.0)),
+        catch_up_entries=random.choice((0, 0, 5)),
+        torn_writes=random.random() < 0.5,
     )
+    return _with_honest_clocks(weather) if weather.limits["lease_reads"] else weather
+
+
+def _with_honest_clocks(weather: Weather) -> Weather:
+    """Lease reads rest on clocks that neither jump nor differ by more than half (`core.reads.Lease`)."""
+    faults = dict(weather.faults)
+    faults.pop(Fault.CLOCK, None)
+    return replace(weather, faults=faults, clock_drift=min(weather.clock_drift, 0.18))
 
 
 def _draw_limits(random: Random) -> dict[str, int | bool]:
     """Tight limits, so that short runs meet them; both kinds of election."""
+    check_quorum = random.random() < 0.6
     return {
         "heartbeat_tick": random.choice((1, 1, 2)),
         "max_message_bytes": random.choice((0, 40, 1 << 20)),
@@ -91,7 +117,8 @@ def _draw_limits(random: Random) -> dict[str, int | bool]:
         "max_uncommitted_bytes": random.choice((100, 1 << 20)),
         "max_apply_bytes": random.choice((1, 1 << 20)),
         "pre_vote": random.random() < 0.6,
-        "check_quorum": random.random() < 0.6,
+        "check_quorum": check_quorum,
+        "lease_reads": check_quorum and random.random() < 0.3,
     }
 
 
@@ -113,4 +140,5 @@ def _draw_requests(random: Random) -> dict[Request, float]:
         Request.PROPOSE: 1.0,
         Request.READ: random.choice((0.0, 0.3, 1.0)),
         Request.TRANSFER: random.choice((0.0, 0.05, 0.15)),
+        Request.CHANGE: random.choice((0.0, 0.0, 0.05, 0.2)),
     }

@@ -19,10 +19,14 @@ from common_raft.keyspace import (
     HashMapStore,
     Keyspace,
     Node,
+    Query,
     Set,
+    StoreError,
+    StoreStats,
     StoreUnavailable,
 )
 from common_raft.keyspace.commands import encode as batch
+from common_raft.stores import PooledKeyspace
 from common_raft.web.api import Api
 from common_raft.web.application import application
 from common_raft.web.application_wire import (
@@ -61,12 +65,19 @@ class AwaitedStore:
             raise StoreUnavailable("the database is away")
         return self._store.get_many(keys)
 
+    async def descendants(self, key: str) -> list[Node]:
+        await asyncio.sleep(0.001)
+        return self._store.descendants(key)
+
     async def write(self, upserts: Iterable[Node], deletes: Iterable[str], index: int, applied: int) -> None:
         await asyncio.sleep(0.001)
         self._store.write(upserts, deletes, index, applied)
 
     async def settle(self) -> None:
         pass
+
+    async def claim(self, cluster: str, member: str) -> None:
+        self._store.claim(cluster, member)
 
 
 def blocking() -> Api:
@@ -215,6 +226,28 @@ def test_the_first_node_that_asks_is_the_only_one(make: Callable[[], Api], clust
     assert driver.values("/a") == [None]
 
 
+class Anothers(HashMapStore):
+    """Holds the state of a member that is not the one that asks."""
+
+    def claim(self, cluster: str, member: str) -> None:
+        raise StoreError(f"this belongs to member 9, and not to member {member} of cluster {cluster}")
+
+
+@pytest.mark.parametrize(
+    "keyspace", [lambda: Keyspace(Anothers()), lambda: PooledKeyspace(Keyspace(Anothers()))]
+)
+def test_a_store_that_holds_another_members_state_is_neither_applied_to_nor_taken(
+    keyspace: Callable[[], Keyspace | PooledKeyspace],
+) -> None:
+    api = application(keyspace())
+    for _ in range(2):
+        [refusal] = ask(api, (APPLY, encode(Apply(CLUSTER, NODE, "", 0, 0, []))))
+        assert refusal.status == 403
+        assert refusal.body == b"this belongs to member 9, and not to member 1 of cluster 7\n"
+    [marks] = ask(api, ("/application/marks", b""))
+    assert json.loads(marks.body)["node"] == "0"
+
+
 @KINDS
 def test_keys_and_values_that_are_not_utf_8_arrive_as_they_are(make: Callable[[], Api]) -> None:
     driver = Driver(make())
@@ -227,6 +260,62 @@ def test_keys_and_values_that_are_not_utf_8_arrive_as_they_are(make: Callable[[]
     ]
 
 
+def test_what_was_in_a_directory_that_is_gone_is_told_although_it_is_no_utf_8() -> None:
+    told = Applied(Marks("i", 2, 2), [None], [], [(2, ["/a/\udcff", "/a/b"])])
+    assert decode(encode(told), Applied) == told
+
+
+@KINDS
+def test_a_node_of_the_version_before_is_told_no_events_and_all_results(make: Callable[[], Api]) -> None:
+    driver = Driver(make())
+    answer = driver.apply(0, 1, Set("/a", "1"))
+    event = Event("set", Node("/a", "1", 1, 1), None, 1)
+    assert (answer.results, answer.events) == ([[event]], [])
+
+
+@KINDS
+def test_a_node_with_watchers_is_told_each_event_once_and_again_with_a_lost_answer(
+    make: Callable[[], Api],
+) -> None:
+    driver = Driver(make())
+    batches = [
+        (batch([Set("/d/a", "1"), Create("/d", "")]), True),
+        (batch([Delete("/d", False, True)]), False),
+    ]
+    request = APPLY, encode(Apply(CLUSTER, NODE, driver.instance, 0, 1, batches, events=True))
+    [first] = driver.send(request)
+    answer = decode(first.body, Applied)
+    assert answer.results == [[0, Refusal(105, "/d", 1)], None]
+    assert [(each.action, each.node.key, each.index) for each in answer.events] == [
+        ("set", "/d/a", 1), ("delete", "/d", 2),
+    ]  # fmt: skip
+    assert answer.removed == [(2, ["/d/a"])]
+    assert answer.stats == StoreStats(sets_success=1, create_fail=1, delete_success=1)
+    [again] = driver.send(request)
+    assert again.body == first.body
+
+
+def test_the_bytes_between_a_node_and_its_service_are_what_they_were() -> None:
+    """Those of the version before are read as well."""
+    assert (
+        encode(Apply(7, 1, "i", 2, 3, [(b"x", True)], True))
+        == b"\x97\x07\x01\xa1i\x02\x03\x91\x92\xc4\x01x\xc3\xc3"
+    )
+    assert decode(b"\x96\x07\x01\xa1i\x02\x03\x91\x92\xc4\x01x\xc3", Apply) == Apply(
+        7, 1, "i", 2, 3, [(b"x", True)]
+    )
+    assert encode(Marks("i", 2, 3, 4)) == b"\x94\xa1i\x02\x03\x04"
+    assert decode(b"\x93\xa1i\x02\x03", Marks) == Marks("i", 2, 3)
+    node = b"\x96\xa2/a\xa1v\x05\x04\xc2\xc0"
+    found = Event("get", Node("/a", "v", 5, 4), None, 5)
+    assert encode(Found([found])) == b"\x91\x91\x98\x00\xa3get" + node + b"\xc0\x05\xc0\xc2\x00"
+    assert decode(b"\x91\x91\x95\x00\xa3get" + node + b"\xc0\x05", Found) == Found([found])
+    assert encode(Read("i", ["/a", Query("/d", True)])) == b"\x92\xa1i\x92\xa2/a\x93\xa2/d\xc3\xc2"
+    assert decode(b"\x92\xa1i\x91\xa2/a", Read) == Read("i", ["/a"])
+    applied = b"\x92\x93\xa1i\x02\x03\x92\xc0\x91\x94\x01\x64\xa2/a\x02"
+    assert decode(applied, Applied) == Applied(Marks("i", 2, 3), [None, [Refusal(100, "/a", 2)]])
+
+
 @KINDS
 def test_marks_and_health_are_for_people(make: Callable[[], Api]) -> None:
     driver = Driver(make())
@@ -234,6 +323,7 @@ def test_marks_and_health_are_for_people(make: Callable[[], Api]) -> None:
     marks, health = ask(driver.api, ("/application/marks", b""), ("/health", b""))
     assert json.loads(marks.body) == {
         "cluster": "7", "node": "1", "instance": driver.instance, "index": 1, "applied": 4,
+        "expires": None,
     }  # fmt: skip
     assert (health.status, json.loads(health.body)["health"]) == (200, "true")
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common_raft.core import Entry, EntryKind, LogDamaged, RaftLog
+from common_raft.core import Compacted, Entry, EntryKind, LogDamaged, RaftLog
+from common_raft.core.log import MAX_APPLYING
 
 #: Terms never fall along a log.
 terms = st.lists(st.integers(1, 5), max_size=12).map(sorted)
@@ -18,6 +19,12 @@ def entries(terms: list[int]) -> list[Entry]:
 
 def log_of(terms: list[int], first_index: int = 1, offset_term: int = 0) -> RaftLog:
     return RaftLog(first_index, entries(terms), offset_term)
+
+
+def applied_log(terms: list[int]) -> RaftLog:
+    log = log_of(terms)
+    log.resume_at(len(terms))
+    return log
 
 
 def terms_of(log: RaftLog) -> list[int]:
@@ -88,6 +95,18 @@ def test_a_conflict_is_sought_at_the_last_place_that_may_match(
     candidates = [0, *(i for i in range(1, len(terms) + 1) if i <= index and terms[i - 1] <= term)]
     expected = max(candidates)
     assert log.find_conflict_by_term(index, term) == (expected, terms[expected - 1] if expected else 0)
+
+
+@given(terms, st.integers(0, 12), st.integers(0, 14), st.integers(0, 6))
+def test_a_conflict_behind_the_offset_has_no_known_term(
+    terms: list[int], dropped: int, index: int, term: int
+) -> None:
+    whole, log = log_of(terms), applied_log(terms)
+    dropped = min(dropped, len(terms))
+    log.compact(dropped)
+    expected = whole.find_conflict_by_term(index, term)
+    found = log.find_conflict_by_term(index, term)
+    assert found == expected if expected[0] >= dropped else found == (min(index, dropped - 1), 0)
 
 
 @given(terms, terms)
@@ -163,3 +182,89 @@ def test_only_what_is_committed_and_persisted_is_applied() -> None:
     log.persisted = 2
     assert log.to_apply(1000) == (1, entries([1, 1]))
     assert log.to_apply(1) == (1, entries([1]))
+
+
+# --- snapshots -----------------------------------------------------------------------------------------------
+
+
+@given(terms, st.lists(st.integers(0, 12), max_size=4))
+def test_what_is_left_of_a_compacted_log_is_as_before(terms: list[int], places: list[int]) -> None:
+    log, whole = applied_log(terms), log_of(terms)
+    for place in places:
+        log.compact(min(place, len(terms)))
+    assert log.offset == max([0, *(min(place, len(terms)) for place in places)])
+    assert (log.last_index, log.last_term) == (whole.last_index, whole.last_term)
+    for index in range(log.offset, log.last_index + 1):
+        assert log.term(index) == whole.term(index)
+    assert log.slice(log.first_index, log.last_index) == whole.slice(log.first_index, whole.last_index)
+    assert log.unwritten() == whole.unwritten()
+
+
+@given(appends(), st.integers(0, 12))
+def test_compaction_does_not_change_what_a_merge_does(
+    append: tuple[list[int], int, int, list[int]], dropped: int
+) -> None:
+    """A leader's append never begins before what is committed, and so never before the offset."""
+    mine, prev, prev_term, new = append
+    log, whole = log_of(mine), log_of(mine)
+    log.resume_at(min(dropped, prev, len(mine)))
+    log.compact(log.applied)
+    assert log.merge(prev, prev_term, entries(new)) == whole.merge(prev, prev_term, entries(new))
+    assert terms_of(log) == terms_of(whole)[log.offset :]
+
+
+def test_only_what_is_applied_is_dropped() -> None:
+    log = log_of([1, 1, 2])
+    log.resume_at(2)
+    with pytest.raises(ValueError, match="only those up to 2 are applied"):
+        log.compact(3)
+    assert log.offset == 0
+    log.compact(2)
+    log.compact(1)
+    assert (log.offset, log.offset_term, terms_of(log)) == (2, 1, [2])
+
+
+def test_a_restored_log_is_empty_and_hands_out_nothing_until_the_machine_is_restored() -> None:
+    log = log_of([1, 1, 1])
+    log.resume_at(1)
+    log.restore(5, 2)
+    assert (log.first_index, log.last_index, log.last_term) == (6, 5, 2)
+    assert (log.committed, log.persisted, log.written) == (5, 5, 5)
+    assert log.merge(5, 2, entries([2])) == 6
+    log.commit_to(6)
+    log.persisted_to(6, log.truncations)
+    assert log.restoring
+    assert log.to_apply(1000) == (6, [])
+    log.applied = 5
+    assert not log.restoring
+    assert log.to_apply(1000) == (6, entries([2]))
+
+
+def test_a_write_of_before_a_restored_log_says_nothing_about_it() -> None:
+    log = log_of([1, 1, 1])
+    before = log.truncations
+    log.restore(2, 2)
+    log.merge(2, 2, entries([2, 2]))
+    log.persisted_to(4, before)
+    assert log.persisted == 2
+
+
+def test_a_machine_that_is_behind_the_log_needs_the_snapshot() -> None:
+    log = applied_log([1, 1, 1])
+    log.compact(2)
+    with pytest.raises(Compacted, match="applied entry 1, but this log begins behind 2: restore a snapshot"):
+        log.resume_at(1)
+    log.resume_at(2)
+    assert log.to_apply(1000) == (3, entries([1]))
+
+
+def test_a_state_machine_that_has_much_to_apply_is_given_no_more() -> None:
+    log = log_of([1] * (MAX_APPLYING + 1))
+    log.commit_to(MAX_APPLYING)
+    first, handed_out = log.to_apply(1 << 20)
+    assert (first, len(handed_out)) == (1, MAX_APPLYING)
+    log.handed_out = MAX_APPLYING
+    log.commit_to(MAX_APPLYING + 1)
+    assert not log.can_apply
+    log.applied = 1
+    assert log.can_apply

@@ -4,6 +4,8 @@ Each test runs with nodes on an event loop, with nodes on threads, and, where se
 """
 
 import asyncio
+import inspect
+import itertools
 import logging
 import os
 import threading
@@ -16,11 +18,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from common_raft.core import Role
+from common_raft.core import LogDamaged, Role
+from common_raft.core.messages import AppendEntries, Entry, EntryKind
 from common_raft.drivers.asyncio import AsyncioNode
 from common_raft.drivers.envelope import seal
+from common_raft.drivers.forwarding import LEADER_CHANGED
 from common_raft.drivers.machine import ProposalError
-from common_raft.drivers.member import LEADER_CHANGED
+from common_raft.drivers.member import next_tick
 from common_raft.drivers.options import NodeOptions
 from common_raft.drivers.proposals import STOPPED, TIMED_OUT
 from common_raft.drivers.standalone import StandaloneNode
@@ -89,23 +93,51 @@ class Members:
     """Nodes, their logs and their state machines.  ``driver`` is one of CLUSTERS."""
 
     def __init__(
-        self, driver: str, directory: Path, size: int, make_machine: Callable[[str], Journal] | None = None
+        self,
+        driver: str,
+        directory: Path,
+        size: int,
+        make_machine: Callable[[str], Journal] | None = None,
+        **options: Any,
     ) -> None:
-        addresses = {number + 1: ("127.0.0.1", port) for number, port in enumerate(free_ports(size))}
+        self.driver, self.directory = driver, directory
+        self.addresses = {number + 1: ("127.0.0.1", port) for number, port in enumerate(free_ports(size))}
+        self.make_machine, self.options = make_machine, options
         self.journals: list[Journal] = []
-        self.wals = [Wal.open(directory / f"n{i}", cluster_id=7, node_id=i, fsync=False) for i in addresses]
+        self.wals = [self.open_wal(node_id) for node_id in self.addresses]
         self.nodes: list[Node] = []
-        for node_id, wal in zip(addresses, self.wals, strict=True):
-            peers = {peer: address for peer, address in addresses.items() if peer != node_id}
-            options = NodeOptions(node_id, f"n{node_id}", 7, [addresses[node_id]], peers, 0.02, 0.2)
-            kind = ALONE[node_id % 2] if driver == "mixed" else driver
-            journal = make_machine(kind) if make_machine is not None else Journal()
-            self.journals.append(journal)
-            self.nodes.append(
-                AsyncioNode(options, wal, journal)
-                if kind == "asyncio"
-                else ThreadsNode(options, wal, journal)
-            )
+        for node_id, wal in zip(self.addresses, self.wals, strict=True):
+            self.journals.append(self.machine(node_id))
+            self.nodes.append(self.node(node_id, wal, self.journals[-1]))
+
+    def open_wal(self, node_id: int) -> Wal:
+        return Wal.open(self.directory / f"n{node_id}", cluster_id=7, node_id=node_id, fsync=False)
+
+    def kind(self, node_id: int) -> str:
+        return ALONE[node_id % 2] if self.driver == "mixed" else self.driver
+
+    def machine(self, node_id: int) -> Journal:
+        return self.make_machine(self.kind(node_id)) if self.make_machine is not None else Journal()
+
+    def node(self, node_id: int, wal: Wal, journal: Journal) -> Node:
+        peers = {peer: address for peer, address in self.addresses.items() if peer != node_id}
+        timing = {"heartbeat_interval": 0.02, "election_timeout": 0.2, **self.options}
+        options = NodeOptions(node_id, f"n{node_id}", 7, [self.addresses[node_id]], peers, **timing)
+        kind = AsyncioNode if self.kind(node_id) == "asyncio" else ThreadsNode
+        return kind(options, wal, journal)
+
+    async def stop(self, node: Node) -> None:
+        await finish(node.close)
+        self.wals[self.nodes.index(node)].close()
+
+    async def start_again(self, node: Node) -> Node:
+        """A node that was stopped, with its log and an empty machine."""
+        place = self.nodes.index(node)
+        wal = self.wals[place] = self.open_wal(node.id)
+        journal = self.journals[place] = self.machine(node.id)
+        started = self.nodes[place] = self.node(node.id, wal, journal)
+        await finish(started.start)
+        return started
 
     async def start(self) -> None:
         for node in self.nodes:
@@ -127,7 +159,7 @@ class Members:
 
 async def finish(call: Callable[[], Any]) -> None:
     """Calls what one driver awaits and the other blocks for; a loop that is needed meanwhile goes on."""
-    if asyncio.iscoroutinefunction(call):
+    if inspect.iscoroutinefunction(call):
         await call()
     else:
         await asyncio.to_thread(call)
@@ -458,3 +490,57 @@ def test_without_raft_a_machine_that_is_away_is_a_problem_until_it_is_back() -> 
         assert node.problem is None
 
     in_loop(scenario)
+
+
+def test_a_late_tick_does_not_put_off_the_next_one_and_missed_ones_are_not_made_up_for() -> None:
+    assert next_tick(10.0, 10.0, 0.1) == pytest.approx(10.1)
+    assert next_tick(10.0, 10.09, 0.1) == pytest.approx(10.1)
+    assert next_tick(10.0, 13.0, 0.1) == pytest.approx(13.1)
+
+
+@pytest.mark.parametrize("driver", ALONE)
+def test_each_tick_is_due_by_when_the_one_before_was_due_and_not_by_when_it_came(
+    driver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks: list[tuple[float, float, float]] = []  # due, came, next one due
+
+    def recorded(due: float, now: float, interval: float) -> float:
+        ticks.append((due, now, next_tick(due, now, interval)))
+        return ticks[-1][-1]
+
+    async def scenario(members: Members) -> None:
+        await until(lambda: len(ticks) > 20)
+
+    monkeypatch.setattr(f"common_raft.drivers.{driver}.next_tick", recorded)
+    run(driver, tmp_path, 1, scenario)
+    for (*_, following), (due, came, _) in itertools.pairwise(ticks):
+        assert due == following
+        assert came > due - 0.002  # an event loop's timers have steps of 1 ms
+
+
+@pytest.mark.parametrize("driver", ALONE)
+def test_who_has_what_the_leader_lacks_stops_and_serves_nothing(driver: str, tmp_path: Path) -> None:
+    """The others have lost their logs: their leader's first entry lies where this node has committed others."""
+
+    async def scenario(members: Members) -> None:
+        follower = members.one(Role.FOLLOWER)
+        other = next(node for node in members.nodes if node is not follower)
+        for number in range(10):
+            await propose(follower, f"c{number}")
+        receive = follower._on_messages if isinstance(follower, AsyncioNode) else follower._messages_in_thread
+        term = follower.term + 5
+
+        def append(commit: int) -> AppendEntries:
+            noop = [Entry(term, EntryKind.NOOP, b"")]
+            return AppendEntries(follower.id, other.id, term, 2, 1, noop, commit)
+
+        receive([append(commit=2)])  # not committed: it may be on its way
+        await asyncio.sleep(0.05)
+        assert not follower.failed.done()
+        receive([append(commit=3)])
+        failure = await failure_of(follower)
+        assert isinstance(failure, LogDamaged)
+        assert "are committed here, but leader" in str(failure)
+        assert isinstance(await propose(follower, "after"), ProposalError)
+
+    run(driver, tmp_path, 3, scenario)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from common_raft.drivers import proposals as module
 from common_raft.drivers.envelope import EnvelopeError, join, seal, sequence_of, split
 from common_raft.drivers.machine import ProposalError
-from common_raft.drivers.proposals import STOPPED, TIMED_OUT, TOO_MANY, Proposals
+from common_raft.drivers.proposals import MAX_BYTES, STOPPED, TIMED_OUT, TOO_MANY, Proposals
 from common_raft.drivers.reads import Reads
 
 ME = 7
@@ -41,7 +41,7 @@ def proposals() -> Proposals[str, str]:
 def added(to: Proposals[str, str], *commands: str) -> Answers:
     answers = Answers()
     for command in commands:
-        to.add(command, answers)
+        to.add(command, answers, now=0)
     return answers
 
 
@@ -69,7 +69,7 @@ def test_commands_of_one_turn_share_a_batch_and_get_their_own_results() -> None:
     ours = proposals()
     answers = added(ours, "a", "b")
     ours.seal_pending(now=0)
-    (sealed,) = ours.take_unsent()
+    (sealed,) = ours.take_unsent(MAX_BYTES)
     ((origin, sequence, payload),) = split(sealed)
     assert ours.is_waiting(origin, sequence)
     assert payload == b"a|b"
@@ -82,7 +82,7 @@ def test_a_batch_of_another_node_or_of_an_earlier_life_is_nobodys() -> None:
     ours = proposals()
     added(ours, "a")
     ours.seal_pending(now=0)
-    sequence = sequence_of(ours.take_unsent()[0])
+    sequence = sequence_of(ours.take_unsent(MAX_BYTES)[0])
     assert not ours.is_waiting(ME + 1, sequence)
     assert not ours.is_waiting(ME, sequence ^ (1 << 32))
 
@@ -93,7 +93,7 @@ def test_what_was_refused_is_answered_at_once_and_what_was_not_waits_on() -> Non
     ours.seal_pending(now=0)
     second = added(ours, "b")
     ours.seal_pending(now=0)
-    sequences = [sequence_of(batch) for batch in ours.take_unsent()]
+    sequences = [sequence_of(batch) for batch in ours.take_unsent(MAX_BYTES)]
     ours.refuse([sequences[1], 12345], "no")
     assert (first, second) == ([], ["no"])
 
@@ -102,7 +102,7 @@ def test_a_deadline_ends_the_waiting_whether_the_batch_was_sent_or_not() -> None
     ours = proposals()
     sent = added(ours, "a")
     ours.seal_pending(now=0)
-    ours.take_unsent()
+    ours.take_unsent(MAX_BYTES)
     unsent = added(ours, "b")
     ours.seal_pending(now=1)
     ours.expire(now=4.9)
@@ -111,14 +111,14 @@ def test_a_deadline_ends_the_waiting_whether_the_batch_was_sent_or_not() -> None
     assert (sent, unsent) == ([TIMED_OUT], [])
     ours.expire(now=6)
     assert (sent, unsent) == ([TIMED_OUT], [TIMED_OUT])
-    assert ours.take_unsent() == []  # nothing is sent after its client was told
+    assert ours.take_unsent(MAX_BYTES) == []  # nothing is sent after its client was told
 
 
 def test_a_stop_answers_everybody() -> None:
     ours = proposals()
     waiting = added(ours, "waiting")
     ours.seal_pending(now=0)
-    ours.take_unsent()
+    ours.take_unsent(MAX_BYTES)
     sealed = added(ours, "sealed")
     ours.seal_pending(now=0)
     pending = added(ours, "pending")
@@ -136,13 +136,61 @@ def test_past_the_limit_a_command_is_refused_at_once(monkeypatch: pytest.MonkeyP
     assert added(ours, "e", "f") == []  # room again
 
 
+def test_what_is_not_sealed_yet_counts_in_bytes_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_UNSEALED", 4)
+    monkeypatch.setattr(module, "MAX_BYTES", 100)
+    ours = proposals()
+    assert added(ours, *["x" * 30] * 5) == [TOO_MANY]
+    ours.expire(now=5)
+    assert added(ours, "x") == []
+
+
+def test_many_that_wait_for_long_keep_others_from_waiting_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MANY_COMMANDS", 3)
+    ours = proposals()
+    added(ours, "a", "b")
+    ours.seal_pending(now=0)
+    ours.take_unsent(MAX_BYTES)
+    ours.expire(now=2.4)
+    assert added(ours, "c", "d") == []  # many, and the first is not late
+    ours.expire(now=2.6)
+    assert added(ours, "e") == [TOO_MANY]
+    ours.expire(now=5)
+    assert added(ours, "f") == []
+
+
+def test_a_few_may_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MANY_COMMANDS", 3)
+    ours = proposals()
+    added(ours, "a")
+    ours.seal_pending(now=0)
+    ours.expire(now=4.9)
+    assert added(ours, "b", "c") == []
+
+
+def test_a_batch_that_is_in_no_log_is_sent_again_before_all_others_and_keeps_its_deadline() -> None:
+    ours = proposals()
+    answers = [added(ours, name) for name in "abc" if ours.seal_pending(now=ord(name)) is None]
+    ours.seal_pending(now=ord("d"))
+    first, second, _ = sent = ours.take_unsent(MAX_BYTES)
+    last = added(ours, "e")
+    ours.seal_pending(now=ord("e"))
+    ours.take_back([sequence_of(second), sequence_of(first), 12345])
+    again = ours.take_unsent(MAX_BYTES)
+    assert again[:2] == [first, second]
+    assert len(again) == 3
+    ours.expire(now=ord("c") + 5)  # sealed one turn after it was added
+    assert [*answers, last] == [[TIMED_OUT], [TIMED_OUT], [], []]
+    assert sent[2] not in again
+
+
 def test_a_batch_grows_no_larger_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BATCH_BYTES", 10)
     monkeypatch.setattr(module, "MAX_BATCH_COMMANDS", 4)
     ours = proposals()
     answers = added(ours, *(str(n) * 4 for n in range(9)), "one that is too long by itself")
     ours.seal_pending(now=0)
-    batches = [(sequence, payload) for b in ours.take_unsent() for _, sequence, payload in split(b)]
+    batches = [(sequence, payload) for b in ours.take_unsent(MAX_BYTES) for _, sequence, payload in split(b)]
     assert all(len(payload) <= 10 or payload.count(b"|") == 0 for _, payload in batches)
     for sequence, payload in batches:
         ours.resolve(sequence, payload.decode().split("|"))

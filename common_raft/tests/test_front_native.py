@@ -11,17 +11,27 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common_raft.tests.web_fakes import FakeNode
-from common_raft.tests.web_fixtures import Served, read_answer, read_until_closed, serving, wait_for
+from common_raft.tests.web_fixtures import (
+    Served,
+    free_port,
+    read_answer,
+    read_until_closed,
+    serving,
+    wait_for,
+)
 from common_raft.web.etcd_v2 import EtcdV2
 from common_raft.web.fronts import native
 from common_raft.web.fronts.native import NativeFront
 from common_raft.web.limits import Limits
+from common_raft.web.stream import Stream
 
 GET = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 VERSION = b'{"etcdserver":"3.5.1","etcdcluster":"3.5.0"}'
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
 QUORUM = b"GET /v2/keys/a?quorum=true HTTP/1.1\r\nHost: x\r\n\r\n"
+WATCH = b"GET /v2/keys/a?wait=true&stream=true HTTP/1.1\r\nHost: x\r\n\r\n"
+PUT = b"PUT /v2/keys/a?value=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def refusal(status: str, text: str | None = None) -> bytes:
@@ -321,6 +331,34 @@ def test_a_half_closed_client_still_gets_its_answer(served: Served) -> None:
         assert read_until_closed(client).startswith(b"HTTP/1.1 404")
 
 
+def test_a_watch_whose_turn_comes_when_its_client_has_ended_ends_at_once(served: Served) -> None:
+    served.node.held = []
+    with served.connect() as client:
+        client.sendall(QUORUM + WATCH + GET)
+        client.shutdown(socket.SHUT_WR)
+        wait_for(lambda: served.node.held)
+        time.sleep(0.05)
+        held, served.node.held = served.node.held, None
+        served.give(held[0])
+        answers = read_until_closed(client)
+    assert answers.startswith(b"HTTP/1.1 404")
+    assert b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nHTTP/1.1 200 OK" in answers
+    assert answers.endswith(VERSION)
+    assert served.node.keyspace.watchers.count == 0
+
+
+def test_an_empty_stream_to_head_has_no_body(served: Served) -> None:
+    def handle(*request: object) -> None:
+        respond = request[4]
+        assert callable(respond)
+        respond(Stream())
+
+    with serving("native") as other:
+        other.api.handle = handle  # type: ignore[method-assign, assignment]
+        answer = talk(other, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.endswith(b"Transfer-Encoding: chunked\r\n\r\n")
+
+
 def test_a_client_that_ends_in_the_middle_of_a_request_is_not_kept(served: Served) -> None:
     assert talk(served, b"GET /version HTT") == b""
     assert talk(served, GET + b"GET /version HTT").endswith(VERSION)
@@ -349,6 +387,23 @@ def test_more_connections_than_allowed_are_turned_away() -> None:
         wait_for(lambda: served.ask("GET", "/version").status == 200)
         for client in clients:
             client.close()
+
+
+def test_who_was_let_in_just_before_the_front_stops_is_told_nothing() -> None:
+    """A refusal would be an answer, and one that has nothing to do with what was asked."""
+
+    async def scenario() -> None:
+        node = FakeNode()
+        front = await native.start([("127.0.0.1", port)], EtcdV2(node, node.keyspace), Limits())
+        front.stopping = True
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+        writer.close()
+        await front.close()
+
+    port = free_port()
+    asyncio.run(scenario())
 
 
 # -- deadlines
@@ -425,6 +480,8 @@ LINES = st.sampled_from(
         GET,
         LAST,
         QUORUM,
+        WATCH,
+        PUT,
         b"PUT /v2/keys/a HTTP/1.1\r\n",
         b"FOO /v2/keys/a HTTP/1.1\r\n",
         b"GET /\xff HTTP/1.1\r\n",
@@ -448,6 +505,7 @@ LINES = st.sampled_from(
 @example(
     [GET, QUORUM, QUORUM, GET, b"Host: x\r\n"], 3, True
 )  # a piece that ends one request and spoils the next
+@example([WATCH, WATCH, PUT], 40, False)  # a watch behind another
 @example(
     [QUORUM, b"FOO /v2/keys/a HTTP/1.1\r\n"], 40, True
 )  # an answer to what is not read any further, in its turn
@@ -471,15 +529,31 @@ async def converse(data: bytes, size: int, held: bool) -> None:
         if held:
             while node.held:
                 node.release()
-        assert transport.closed or not connection.queue, "a request without an answer"
+        is_watched = node.keyspace.watchers.count > 0
+        assert transport.closed or is_watched or not connection.queue, "a request without an answer"
         assert transport.written == b"" or transport.written.startswith(b"HTTP/1.")
         if not transport.closed:
             connection.eof_received()
+            assert node.keyspace.watchers.count == 0, "a watch outlives its client's end"
         connection.connection_lost(None)
         if held:
             node.release()
+        assert node.keyspace.watchers.count == 0, "a watch outlives its connection"
     finally:
         await front.close()
+
+
+def test_a_request_that_fails_within_ends_its_connection_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving("native") as served:
+
+        def handle(*_request: object) -> None:
+            raise ValueError("our own fault")
+
+        served.api.handle = handle  # type: ignore[method-assign, assignment]
+        assert talk(served, GET + GET) == b""
+    assert "our own fault" in caplog.text
 
 
 async def connected(node: FakeNode) -> tuple[NativeFront, FakeTransport]:
@@ -500,5 +574,34 @@ def test_an_answer_that_comes_after_an_abort_is_not_written() -> None:
         assert transport.closed
         node.release()
         assert transport.written == b""
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_sends_thousands_of_requests_at_once_leaves_the_loop_its_turns() -> None:
+    requests = 3000
+
+    async def scenario() -> None:
+        node = FakeNode()
+        front = NativeFront(EtcdV2(node, node.keyspace), Limits())
+        transport = FakeTransport()
+        connection = front.connection()
+        connection.connection_made(transport)
+        answered = []
+
+        def turn() -> None:
+            answered.append(transport.written.count(b"HTTP/1.1 "))
+            if answered[-1] < requests:
+                asyncio.get_running_loop().call_soon(turn)
+
+        connection.data_received(GET * requests)
+        turn()
+        async with asyncio.timeout(20):
+            while answered[-1] < requests:
+                await asyncio.sleep(0.01)
+        await front.close()
+        assert answered[0] < requests / 50
+        assert len(answered) > 3
+        assert answered[-1] == requests
 
     asyncio.run(scenario())

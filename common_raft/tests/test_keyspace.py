@@ -11,6 +11,7 @@ from common_raft.keyspace import (
     Code,
     Command,
     Create,
+    CreateInOrder,
     Delete,
     EtcdError,
     Event,
@@ -144,6 +145,45 @@ def test_a_batch_that_changes_nothing_writes_nothing() -> None:
     keyspace = Keyspace(store)
     keyspace.apply([(keyspace.encode([Delete("/a")]), True)], 1)
     assert store.writes == 0
+
+
+def test_a_key_in_order_does_not_take_what_is_there_whatever_that_changes_for_those_behind(
+    keyspace: Keyspace,
+) -> None:
+    apply(keyspace, Set("/q/00000000000000000002", "mine"))
+    refused, also, moved, made = apply(
+        keyspace, CreateInOrder("/q", "a"), CreateInOrder("/q", "b"), Set("/x", "c"), CreateInOrder("/q", "d")
+    )
+    assert as_told(refused) == as_told(also) == (Code.NODE_EXISTS, "/q/00000000000000000002", 1)
+    assert moved == Event("set", Node("/x", "c", 2, 2), None, 2)
+    assert made == Event("create", Node("/q/00000000000000000003", "d", 3, 3), None, 3)
+
+
+@pytest.mark.parametrize("left", range(4))
+def test_however_few_are_left_of_what_was_in_a_directory_it_is_not_empty(
+    keyspace: Keyspace, left: int
+) -> None:
+    children = [f"/d/{number}" for number in range(4)]
+    apply(keyspace, *[Set(key, "v") for key in children])
+    stays = children.pop(left)
+    *_, refused = apply(keyspace, *[Delete(key) for key in children], Delete("/d", dir=True))
+    assert as_told(refused) == (Code.DIR_NOT_EMPTY, "/d", 7)
+    _, removed = apply(keyspace, Delete(stays), Delete("/d", dir=True))
+    assert isinstance(removed, Event)
+
+
+def test_of_a_large_directory_no_more_is_read_than_can_be_removed() -> None:
+    asked = []
+
+    class Asked(HashMapStore):
+        def children(self, key: str, limit: int | None = None) -> list[Node]:
+            asked.append((key, limit))
+            return super().children(key, limit)
+
+    keyspace = Keyspace(Asked())
+    apply(keyspace, *[Set(f"/d/{number}", "v") for number in range(100)])
+    apply(keyspace, Delete("/d", dir=True), Delete("/d/7"))
+    assert asked == [("/d", 3)]
 
 
 def test_what_was_applied_before_is_not_applied_again(keyspace: Keyspace) -> None:

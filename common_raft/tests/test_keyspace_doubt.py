@@ -15,11 +15,13 @@ from common_raft.keyspace import (
     HashMapStore,
     Keyspace,
     Node,
+    Put,
     Set,
     StoreUnavailable,
 )
 from common_raft.tests.stores_under_test import Awaited
 
+SOON = 2_000_000_000 * 10**9
 BATCH = Sequence[tuple[bytes, bool]]
 
 
@@ -61,6 +63,9 @@ class InLoop:
         self.encode = self._keyspace.encode
 
     index = property(lambda self: self._keyspace.index)
+    watchers = property(lambda self: self._keyspace.watchers)
+    expires = property(lambda self: self._keyspace.expires)
+    stats = property(lambda self: self._keyspace.stats)
 
     def apply(self, batches: BATCH, applied: int) -> Any:
         return asyncio.run(self._keyspace.apply(batches, applied))
@@ -88,6 +93,50 @@ def test_a_write_in_doubt_takes_effect_once_and_whoever_waits_is_told(
     assert keyspace.apply(batch, 5) == [[Event("create", first, None, 1), Event("set", second, first, 2)]]
     assert (store.index, store.applied, store.get("/a")) == (2, 5, second)
     assert keyspace.apply(batch, 5) == [None]
+
+
+def test_watchers_are_told_once_when_it_is_known_that_the_write_was_made(
+    keyspace: Any, store: AwayStore
+) -> None:
+    told: list[Event | None] = []
+    keyspace.watchers.watch("/a", recursive=False, stream=True, since=0, notify=told.append)
+    batch = [(keyspace.encode([Set("/a", "x")]), False)]
+    event = Event("set", Node("/a", "x", 1, 1), None, 1)
+    store.made = True
+    with pytest.raises(StoreUnavailable):
+        keyspace.apply(batch, 5)
+    assert told == []
+    keyspace.apply(batch, 5)
+    keyspace.apply(batch, 5)
+    assert told == [event]
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_what_is_known_of_a_write_only_when_the_next_comes_is_told_before_that(
+    keyspace: Any, store: AwayStore, made: bool
+) -> None:
+    told: list[Event | None] = []
+    keyspace.watchers.watch("/", recursive=True, stream=True, since=0, notify=told.append)
+    store.made = made
+    with pytest.raises(StoreUnavailable):
+        keyspace.apply([(keyspace.encode([Put("/a", "x", SOON)]), False)], 5)
+    keyspace.apply([(keyspace.encode([Set("/b", "y")]), False)], 6)
+    assert [each and (each.node.key, each.index) for each in told] == (
+        [("/a", 1), ("/b", 2)] if made else [("/b", 1)]
+    )
+    assert keyspace.expires == (SOON if made else None)
+    assert keyspace.stats.sets_success == (2 if made else 1)
+
+
+def test_a_snapshot_right_after_a_write_in_doubt_has_no_history_with_a_gap(store: AwayStore) -> None:
+    keyspace = Keyspace(store)
+    keyspace.apply([(keyspace.encode([Set("/a", "x")]), False)], 4)
+    store.made = True
+    with pytest.raises(StoreUnavailable):
+        keyspace.apply([(keyspace.encode([Set("/b", "y")]), False)], 5)
+    other = Keyspace(HashMapStore())
+    other.restore(filter(None, keyspace.snapshot()))
+    assert (other.index, other.watchers.index, other.watchers.history()) == (2, 2, [])
 
 
 def test_a_store_that_cannot_tell_yet_leaves_the_write_in_doubt(keyspace: Any, store: AwayStore) -> None:

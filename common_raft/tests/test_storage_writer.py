@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from common_raft.core.messages import Entry, EntryKind, HardState
-from common_raft.storage import Record, Wal, WalWriter, WriteFailed, WriterOverloaded, WriterStopped
+from common_raft.storage import (
+    Record,
+    SnapshotMark,
+    Wal,
+    WalWriter,
+    WriteFailed,
+    WriterOverloaded,
+    WriterStopped,
+)
 
 WAIT = 10.0
 
@@ -27,6 +35,7 @@ class SlowLog:
         self.entered = threading.Semaphore(0)
         self.gate = threading.Semaphore(0)
         self.failure: Exception | None = None
+        self.last_sync = 0.0
 
     def append(self, batch: Sequence[Record]) -> None:
         self.batches.append(list(batch))
@@ -193,3 +202,171 @@ def test_a_closed_writer_takes_nothing_and_may_be_closed_again(make: Callable[[A
 
 def test_a_writer_that_was_never_started_can_be_closed(make: Callable[[Any], Driver]) -> None:
     make(SlowLog()).writer.close()
+
+
+class TestSnapshots:
+    @pytest.fixture
+    def wal(self, tmp_path: Path) -> Iterator[Wal]:
+        wal = Wal.open(tmp_path, cluster_id=1, node_id=1, segment_bytes=512, max_wals=1)
+        yield wal
+        wal.close()
+
+    def snapshot(self, wal: Wal, index: int) -> SnapshotMark:
+        mark = SnapshotMark(index, 1, b"")
+        wal.snapshots.write(mark, [b"state"])
+        return mark
+
+    def reopened(self, wal: Wal, tmp_path: Path) -> Wal:
+        wal.close()
+        wal = Wal.open(tmp_path, cluster_id=1, node_id=1)
+        wal.close()
+        return wal
+
+    def test_a_mark_takes_its_turn_and_what_it_stands_for_is_removed(
+        self, wal: Wal, tmp_path: Path, make: Callable[[Any], Driver]
+    ) -> None:
+        driver = make(wal)
+        for number in range(1, 21):
+            driver.writer.submit(number, HardState(1, 1, number), number, [entry(100)])
+        self.snapshot(wal, 20)
+        told: list[tuple[int, list[int], bool]] = []
+
+        def done() -> None:
+            gone = not (tmp_path / f"{1:016x}-{1:016x}.wal").exists()
+            told.append((len(told), list(driver.durable), gone))
+
+        driver.writer.mark_snapshot(SnapshotMark(20, 1, b""), done)
+        driver.writer.submit(21, None, 21, [entry()])
+        driver.writer.start()
+        driver.writer.close()
+        assert driver.failures == []
+        assert told == [(0, [21], True)]  # one group; the mark was durable before its Readies were confirmed
+        assert driver.writer.backlog == (0, 0)
+        recovered = self.reopened(wal, tmp_path).recovered
+        assert recovered.snapshot == SnapshotMark(20, 1, b"")
+        assert recovered.entries == [entry()]
+
+    def test_a_mark_alone_confirms_no_ready(self, wal: Wal, make: Callable[[Any], Driver]) -> None:
+        wal.append([(HardState(1, 1, 1), 1, [entry()])])
+        driver = make(wal)
+        told = threading.Event()
+        driver.writer.mark_snapshot(self.snapshot(wal, 1), told.set)
+        driver.writer.start()
+        assert told.wait(WAIT)
+        assert (driver.durable, driver.failures) == ([], [])
+
+    def test_a_received_snapshot_and_what_follows_it_are_one_write(
+        self, wal: Wal, tmp_path: Path, make: Callable[[Any], Driver]
+    ) -> None:
+        wal.append([(HardState(1, 1, 1), 1, [entry()])])
+        driver = make(wal)
+        mark = self.snapshot(wal, 50)
+        driver.writer.submit(1, HardState(1, 1, 50), 51, [entry(7)], mark)
+        driver.writer.start()
+        driver.writer.close()
+        assert driver.durable == [1]
+        recovered = self.reopened(wal, tmp_path).recovered
+        assert (recovered.snapshot, recovered.first_index, recovered.entries) == (mark, 51, [entry(7)])
+
+    def test_a_mark_without_its_file_stops_the_writer(self, wal: Wal, make: Callable[[Any], Driver]) -> None:
+        wal.append([(HardState(1, 1, 1), 1, [entry()])])
+        driver = make(wal)
+        driver.writer.mark_snapshot(SnapshotMark(1, 1, b""), lambda: pytest.fail("it was not marked"))
+        driver.writer.start()
+        driver.wait()
+        assert "is not there" in str(driver.failures[0])
+        with pytest.raises(WriterStopped):
+            driver.writer.mark_snapshot(SnapshotMark(1, 1, b""), lambda: None)
+
+
+def test_a_small_write_to_an_idle_quick_log_is_made_at_once(
+    tmp_path: Path, make: Callable[[Any], Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = Wal.open(tmp_path, cluster_id=1, node_id=1, segment_bytes=65536)
+    driver = make(wal)
+    driver.writer.start()
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr("os.fdatasync", lambda _: threads.append(threading.current_thread()))
+    wal.last_sync = 0.0002
+    assert driver.writer.write_at_once(HardState(1, 1, 0), 1, [entry(100)])
+    assert threads == [threading.main_thread()]
+    assert wal.last_index == 1
+    assert (driver.durable, driver.writer.backlog) == ([], (0, 0))
+    driver.writer.close()
+    wal.close()
+
+
+def test_a_larger_write_is_left_to_the_thread(tmp_path: Path, make: Callable[[Any], Driver]) -> None:
+    wal = Wal.open(tmp_path, cluster_id=1, node_id=1, segment_bytes=65536)
+    driver = make(wal)
+    driver.writer.start()
+    assert not driver.writer.write_at_once(None, 1, [entry(1), entry(1), entry(1)])
+    assert not driver.writer.write_at_once(None, 1, [entry(WalWriter.SMALL_BYTES)])
+    assert wal.last_index == 0
+    driver.writer.close()
+    wal.close()
+
+
+def test_a_slow_disk_is_left_to_the_thread_until_it_is_quick_again(
+    tmp_path: Path, make: Callable[[Any], Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = Wal.open(tmp_path, cluster_id=1, node_id=1, segment_bytes=65536)
+    driver = make(wal)
+    driver.writer.start()
+    wal.last_sync = 0.5
+    assert not driver.writer.write_at_once(None, 1, [entry()])
+    monkeypatch.setattr("os.fdatasync", lambda _: None)
+    driver.writer.submit(1, None, 1, [entry()])
+    driver.wait()
+    driver.writer.close()
+    assert wal.last_sync < WalWriter.QUICK_SECONDS
+    wal.close()
+
+
+def test_nothing_is_written_at_once_while_the_thread_has_the_log(make: Callable[[Any], Driver]) -> None:
+    log = SlowLog()
+    driver = make(log)
+    assert not driver.writer.write_at_once(None, 1, [entry()])  # before the start
+    driver.writer.start()
+    driver.writer.submit(1, None, 1, [entry()])
+    assert log.entered.acquire(timeout=WAIT)
+    assert not driver.writer.write_at_once(None, 2, [entry()])
+    log.gate.release()
+    driver.wait()
+    driver.writer.close()
+    assert not driver.writer.write_at_once(None, 2, [entry()])
+    assert len(log.batches) == 1
+
+
+def test_nothing_is_written_at_once_before_old_segments_are_gone(
+    make: Callable[[Any], Driver],
+) -> None:
+    log = SlowLog()
+    log.gate.release()
+    purging = threading.Semaphore(0)
+    log.purge = lambda _index: (purging.release(), log.gate.acquire(timeout=WAIT))  # type: ignore[attr-defined]
+    driver = make(log)
+    driver.writer.start()
+    driver.writer.mark_snapshot(SnapshotMark(1, 1, b""), lambda: None)
+    assert purging.acquire(timeout=WAIT)
+    assert not driver.writer.write_at_once(None, 2, [entry()])
+
+
+def test_a_failure_of_a_write_made_at_once_is_final(
+    tmp_path: Path, make: Callable[[Any], Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    wal = Wal.open(tmp_path, cluster_id=1, node_id=1, segment_bytes=65536)
+    driver = make(wal)
+    driver.writer.start()
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fdatasync", fail)
+        with pytest.raises(WriteFailed, match="Input/output error"):
+            driver.writer.write_at_once(None, 1, [entry()])
+    assert not driver.writer.write_at_once(None, 1, [entry()])
+    with pytest.raises(WriterStopped):
+        driver.writer.submit(1, None, 1, [entry()])
+    driver.writer.close()
+    wal.close()

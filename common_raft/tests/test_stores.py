@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -14,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common_raft.keyspace import AsyncStore, HashMapStore, Node, StoreError, StoreUnavailable
-from common_raft.keyspace.store import parent_of
+from common_raft.keyspace.node import parent_of
+from common_raft.keyspace.store import MAX_PLAIN
 from common_raft.stores import Database, Owner
-from common_raft.stores.models import MAX_PLAIN
 from common_raft.testing.postgresql import PostgresServer, programs
 from common_raft.tests.stores_under_test import KINDS, Kind
 
@@ -188,6 +189,45 @@ def test_children_and_descendants_come_in_the_order_of_their_bytes(opened: Open)
     run(opened, test)
 
 
+def test_no_more_children_come_than_are_asked_for(opened: Open) -> None:
+    nodes = [node("/d", None, dir=True), *[node(f"/d/{number}") for number in range(5)], node("/d/1/x")]
+
+    async def test(store: AsyncStore) -> None:
+        await store.write(nodes, [], 1, 1)
+        children = await store.children("/d")
+        assert len(children) == 5
+        for limit in (0, 1, 4, 5, 9):
+            some = await store.children("/d", limit)
+            assert len(some) == min(limit, 5)
+            assert set(children).issuperset(some)
+
+    run(opened, test)
+
+
+def test_a_listing_is_the_node_and_what_is_in_it(opened: Open) -> None:
+    long = "/d/" + "k" * MAX_PLAIN
+    keys = ["/d", "/d.x", "/d/a", "/d/a/b", "/da", long, long + "/x", "//own", "//own/x"]
+    nodes = {key: node(key) for key in keys}
+
+    async def test(store: AsyncStore) -> None:
+        await store.write(nodes.values(), [], 1, 1)
+
+        async def keys_of(key: str, recursive: bool) -> list[str]:
+            listing = await store.listing(key, recursive)
+            assert all(each == nodes[each.key] for each in listing)
+            return [each.key for each in listing]
+
+        assert await keys_of("/d", False) == ["/d", "/d/a", long]
+        assert await keys_of("/d", True) == ["/d", "/d/a", "/d/a/b", long, long + "/x"]
+        assert await keys_of(long, False) == await keys_of(long, True) == [long, long + "/x"]
+        assert await keys_of("/", False) == ["//own", "/d", "/d.x", "/da"]
+        assert await keys_of("/", True) == sorted(keys)
+        assert await keys_of("//own", True) == ["//own", "//own/x"]
+        assert await keys_of("/no", True) == await keys_of("/no", False) == []
+
+    run(opened, test)
+
+
 def test_what_has_expired_comes_in_the_order_of_its_time(opened: Open) -> None:
     times = {"/e": 30, "/d": 10, "/c": 20, "/b": 20, "/never": None}
 
@@ -197,6 +237,7 @@ def test_what_has_expired_comes_in_the_order_of_its_time(opened: Open) -> None:
         assert [each.key for each in await store.expired(20)] == ["/d", "/b", "/c"]
         await store.write([node("/b")], ["/c"], 2, 2)
         assert [each.key for each in await store.expired(2**62)] == ["/d", "/e"]
+        assert [await store.next_expiration(time) for time in (0, 10, 29, 30)] == [10, 30, 30, None]
 
     run(opened, test)
 
@@ -246,8 +287,11 @@ def test_every_store_agrees_with_the_hash_map(
         for key in ("/", "/a", "/a-", "/\udcff", "/a/b"):
             assert await store.children(key) == model.children(key)
             assert await store.descendants(key) == model.descendants(key)
+            for recursive in (False, True):
+                assert await store.listing(key, recursive) == model.listing(key, recursive)
         for time in (0, 5, 9):
             assert await store.expired(time) == model.expired(time)
+            assert await store.next_expiration(time) == model.next_expiration(time)
 
     run(opened, test)
 
@@ -280,6 +324,59 @@ def test_readers_beside_a_writer_never_see_half_a_write_and_are_never_refused(
         assert seen >= 6
 
     run(opened, test)
+
+
+def test_a_listing_beside_a_writer_is_of_one_moment(opened: Open) -> None:
+    keys = ["/d", *[f"/d/{number}" for number in range(9)], *[f"/d/1/{number}" for number in range(9)]]
+
+    async def test(store: AsyncStore) -> None:
+        await store.write([node(key) for key in keys], [], 0, 1)
+        done = asyncio.Event()
+
+        async def read() -> None:
+            while not done.is_set():
+                for recursive in (False, True):
+                    listing = await store.listing("/d", recursive)
+                    assert len({each.value for each in listing}) == 1
+                    assert len(listing) in ((11, 19) if recursive else (10, 10))
+                await asyncio.sleep(0)
+
+        readers = [asyncio.create_task(read()) for _ in range(4)]
+        for number in range(40):
+            gone = keys[-8:] if number % 2 else []
+            written = [node(key, str(number)) for key in keys if key not in gone]
+            await store.write(written, gone, number, number + 2)
+            await asyncio.sleep(0)
+        done.set()
+        await asyncio.gather(*readers)
+
+    run(opened, test)
+
+
+def test_threads_that_list_what_is_in_a_dict_see_no_half_of_a_write() -> None:
+    """Whole directories come and go while they are looked through."""
+    store = HashMapStore()
+    keys = ["/d", *[f"/d/{number}" for number in range(300)]]
+    store.write([node(key) for key in keys], [], 0, 0)
+    sizes = set()
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(1, 150):
+            gone, made = (keys, []) if number % 2 else ([], keys)
+            store.write([node(key, str(number)) for key in made], gone, number, number)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        for recursive in (False, True):
+            listing = store.listing("/d", recursive)
+            assert len({each.value for each in listing}) <= 1
+            sizes.add(len(listing))
+        sizes.add(len(store.children("/d")) and len(keys))
+    writer.join()
+    assert sizes <= {0, len(keys)}
 
 
 # --- what only a database can do ----------------------------------------------------------------------------------
@@ -326,6 +423,28 @@ def test_another_members_database_is_refused_and_left_alone(lasting: Open, other
     ):
         run(partial(lasting, owner=other), read)
     run(lasting, read)
+
+
+def test_a_database_without_an_owner_is_its_who_claims_it_first_and_stays_so(lasting: Open) -> None:
+    unowned = partial(lasting, owner=None)
+
+    async def claim(store: AsyncStore) -> None:
+        await store.write([node("/a")], [], 1, 1)
+        await store.claim("c1", "m1")
+        await store.claim("c1", "m1")
+
+    async def claim_again(store: AsyncStore) -> None:
+        await store.claim("c1", "m1")
+        with pytest.raises(StoreError, match="belongs to member m1 of cluster c1, and this is member m2 of"):
+            await store.claim("c1", "m2")
+        assert (store.index, store.applied) == (1, 1)
+        assert await store.get_many(["/a"]) == {"/a": node("/a")}
+
+    run(unowned, claim)
+    run(unowned, claim_again)
+    run(lasting, claim_again)
+    with pytest.raises(StoreError, match="belongs to member m1"):
+        run(partial(lasting, owner=Owner("c2", "m1")), claim)
 
 
 def test_a_write_that_breaks_a_rule_is_a_bug_and_changes_nothing(database: Open) -> None:

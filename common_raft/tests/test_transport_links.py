@@ -7,18 +7,29 @@ import asyncio
 import logging
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import uvloop
 
-from common_raft.core.messages import Heartbeat
+from common_raft.core.messages import Heartbeat, HeartbeatResponse
 from common_raft.testing.processes import free_ports
+from common_raft.transport import links
 from common_raft.transport.asyncio import AsyncioTransport
 from common_raft.transport.blocking import BlockingTransport
-from common_raft.transport.codec import FrameReader, encode_frame
-from common_raft.transport.links import UNCONFIRMED_SECONDS, give_up_unconfirmed
-from common_raft.transport.messages import ForwardedProposals, Hello, PeerMessage, Refusal
+from common_raft.transport.codec import FrameError, FrameReader, encode_frame
+from common_raft.transport.inquiry import ask
+from common_raft.transport.links import UNCONFIRMED_SECONDS, Roster, give_up_unconfirmed
+from common_raft.transport.messages import (
+    ForwardedProposals,
+    Hello,
+    Inquiry,
+    Introduction,
+    PeerMessage,
+    Refusal,
+)
 
 CLUSTER = 77
 ONE, TWO = 1, 2
@@ -48,6 +59,7 @@ class Member:
     ) -> None:
         self.received: list[PeerMessage] = []
         self.unreachable: list[int] = []
+        self.removed = False
         self.port = port
         self.transport = kind(
             node_id,
@@ -56,7 +68,15 @@ class Member:
             {peer: ("127.0.0.1", peer_port) for peer, peer_port in peers.items()},
             self.received.extend,
             self.unreachable.append,
+            self._note_removal,
         )
+
+    def _note_removal(self) -> None:
+        self.removed = True
+
+    def failed_to_dial(self, peer: int) -> bool:
+        """Whether it has found that the peer is not there, and waits."""
+        return bool(self.transport._links[peer]._dialling._said)
 
     async def start(self) -> None:
         await self._finish(self.transport.start())
@@ -127,6 +147,31 @@ def test_what_one_member_sends_the_other_receives_in_order(kind: Transport, othe
     run(scenario)
 
 
+def test_a_peer_that_is_not_where_it_was_looked_for_first_is_looked_for_elsewhere(
+    kind: Transport, other: Transport
+) -> None:
+    async def scenario() -> None:
+        nobody, wrong, right = free_ports(3)
+        one = Member(kind, ONE, free_port(), {TWO: nobody})
+        two, three = Member(other, TWO, right, {ONE: one.port}), Member(other, 3, wrong, {ONE: one.port})
+        # At the second address is somebody else, who refuses.
+        further = {TWO: [("127.0.0.1", wrong), ("127.0.0.1", right)]}
+        one.transport.update(Roster(ONE, CLUSTER, {TWO: ("127.0.0.1", nobody)}, further=further))
+        for member in (one, two, three):
+            await member.start()
+        message = Heartbeat(TWO, ONE, 1, 0, 7)
+        async with asyncio.timeout(10):
+            while message not in two.received:
+                one.transport.send(message)
+                one.transport.flush()
+                await asyncio.sleep(0.02)
+        assert three.received == []
+        for member in (one, two, three):
+            await member.close()
+
+    run(scenario)
+
+
 def test_a_peer_that_restarts_is_reached_again_and_was_reported_unreachable(
     kind: Transport, other: Transport
 ) -> None:
@@ -146,6 +191,26 @@ def test_a_peer_that_restarts_is_reached_again_and_was_reported_unreachable(
         assert again.received == [Heartbeat(TWO, ONE, 1, 0, 1)]
         await one.close()
         await again.close()
+
+    run(scenario)
+
+
+def test_a_peer_that_was_away_is_dialled_as_soon_as_it_dials_itself(
+    kind: Transport, other: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "LAST_BACKOFF_SECONDS", 600.0)
+    monkeypatch.setattr(links, "FIRST_BACKOFF_SECONDS", 300.0)
+
+    async def scenario() -> None:
+        ports = {ONE: free_port(), TWO: free_port()}
+        one = Member(kind, ONE, ports[ONE], {TWO: ports[TWO]})
+        await one.start()
+        await until(lambda: one.failed_to_dial(TWO))
+        two = Member(other, TWO, ports[TWO], {ONE: ports[ONE]})
+        await two.start()
+        await until(lambda: one.transport.is_connected(TWO))
+        await one.close()
+        await two.close()
 
     run(scenario)
 
@@ -296,3 +361,144 @@ def test_a_peer_that_does_not_read_costs_bounded_memory_and_no_time(
             await member.close()
 
     run(scenario)
+
+
+# --- members that come, go and move ------------------------------------------------------------------------------
+
+
+def roster(node_id: int, peers: dict[int, int], **more: Any) -> Roster:
+    return Roster(node_id, CLUSTER, {peer: ("127.0.0.1", port) for peer, port in peers.items()}, **more)
+
+
+def test_a_peer_may_move_while_the_links_run(kind: Transport, other: Transport) -> None:
+    async def scenario() -> None:
+        one, two = await two_members(kind, other)
+        await two.close()
+        moved = Member(other, TWO, free_port(), {ONE: one.port})
+        await moved.start()
+        one.transport.update(roster(ONE, {TWO: moved.port}))
+        await until(lambda: one.transport.is_connected(TWO))
+        one.transport.send(Heartbeat(TWO, ONE, 1, 0, 0))
+        one.transport.flush()
+        await until(lambda: moved.received == [Heartbeat(TWO, ONE, 1, 0, 0)])
+        await one.close()
+        await moved.close()
+
+    run(scenario)
+
+
+def test_a_member_that_is_added_is_dialled_and_let_in(kind: Transport, other: Transport) -> None:
+    async def scenario() -> None:
+        one = Member(kind, ONE, free_port(), {})
+        two = Member(other, TWO, free_port(), {ONE: one.port})
+        await one.start()
+        await two.start()
+        await asyncio.sleep(0.1)
+        assert not one.transport.hears(TWO)
+        one.transport.update(roster(ONE, {TWO: two.port}))
+        await until(lambda: one.transport.is_connected(TWO) and one.transport.hears(TWO))
+        await one.close()
+        await two.close()
+
+    run(scenario)
+
+
+def test_a_member_that_is_removed_gets_what_was_queued_for_it_and_is_told(
+    kind: Transport, other: Transport, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        one, two = await two_members(kind, other)
+        one.transport.send(Heartbeat(TWO, ONE, 1, 0, 0))
+        one.transport.update(roster(ONE, {}, removed=(TWO,)))
+        assert not one.transport.is_connected(TWO)
+        await until(lambda: two.removed and not one.transport.hears(TWO))
+        await until(lambda: two.received == [Heartbeat(TWO, ONE, 1, 0, 0)])
+        await two.close()
+        two = Member(other, TWO, two.port, {ONE: one.port})  # it was down when it was removed
+        await two.start()
+        await until(lambda: two.removed)
+        assert not one.transport.hears(TWO)
+        await one.close()
+        await two.close()
+
+    run(scenario)
+    assert "2 has been permanently removed from the cluster" in caplog.text
+
+
+def test_a_member_that_this_node_has_yet_to_learn_of_is_heard_and_answered(
+    kind: Transport, other: Transport
+) -> None:
+    async def scenario() -> None:
+        one = Member(kind, ONE, free_port(), {})
+        two = Member(other, TWO, free_port(), {ONE: one.port})
+        two.transport.update(roster(TWO, {ONE: one.port}, urls=(f"http://127.0.0.1:{two.port}",)))
+        await one.start()
+        await two.start()
+        await until(lambda: one.transport.is_connected(TWO) and two.transport.is_connected(ONE))
+        two.transport.send(Heartbeat(ONE, TWO, 1, 0, 0))
+        two.transport.flush()
+        await until(lambda: one.received == [Heartbeat(ONE, TWO, 1, 0, 0)])
+        one.transport.send(HeartbeatResponse(TWO, ONE, 1, 0))
+        one.transport.flush()
+        await until(lambda: two.received == [HeartbeatResponse(TWO, ONE, 1, 0)])
+        await one.close()
+        await two.close()
+
+    run(scenario)
+
+
+def test_of_members_that_it_does_not_know_a_node_answers_a_few(
+    kind: Transport, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in (AsyncioTransport.__module__, BlockingTransport.__module__):
+        monkeypatch.setattr(f"{module}.MAX_UNKNOWN", 1)
+
+    async def scenario() -> None:
+        one = Member(kind, ONE, free_port(), {})
+        await one.start()
+        writers = []
+        for sender in (2, 3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+            writers.append(writer)
+            writer.write(encode_frame(Hello(ONE, sender, CLUSTER, ("http://127.0.0.1:9",))))
+            if sender == 3:
+                assert b"as far as this node knows" in await reader.read()
+            await until(lambda: one.transport.hears(2))
+        for writer in writers:
+            writer.close()
+        await one.close()
+
+    run(scenario)
+
+
+def test_whoever_asks_is_told_who_is_here_and_nothing_more(kind: Transport) -> None:
+    async def scenario() -> None:
+        one = Member(kind, ONE, free_port(), {})
+        one.transport.update(roster(ONE, {}, members=b"the table"))
+        await one.start()
+        said = await asyncio.to_thread(ask, ("127.0.0.1", one.port), 5)
+        assert said == Introduction(CLUSTER, b"the table")
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.write(encode_frame(Inquiry()) + encode_frame(Heartbeat(ONE, TWO, 1, 0, 0)))
+        await reader.read()
+        writer.close()
+        assert one.received == []
+        await one.close()
+
+    run(scenario)
+
+
+def test_an_inquiry_that_is_not_answered_ends_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
+        ask(silent.getsockname()[:2], 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as closing:
+
+        def turn_away() -> None:
+            connection, _ = closing.accept()
+            connection.close()
+
+        thread = threading.Thread(target=turn_away)
+        thread.start()
+        with pytest.raises((FrameError, ConnectionError)):
+            ask(closing.getsockname()[:2], 5)
+        thread.join()

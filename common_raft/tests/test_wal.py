@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from common_raft.storage import (
 from common_raft.storage import records as formats
 from common_raft.storage.records import FORMAT_VERSION, FrameEncoder, SegmentHeader
 from common_raft.storage.segment import Segment
+from common_raft.tests.failing_system import Calls
 
 
 def entry(term: int, text: str | bytes = b"x") -> Entry:
@@ -54,25 +54,6 @@ def fill(directory: Path, count: int = 40, *, segment_bytes: int = 1024) -> list
         wal.append([(HardState(1, 2, place), place + 1, [one])])
     wal.close()
     return written
-
-
-class Calls:
-    """Replaces a function of ``os`` by one that counts, and fails from the ``fail_from``-th call on."""
-
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, name: str, error: int = 0, fail_from: int = 1
-    ) -> None:
-        self.real: Callable[..., Any] = getattr(os, name)
-        self.count = 0
-        self.error = error
-        self.fail_from = fail_from
-        monkeypatch.setattr(os, name, self)
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        self.count += 1
-        if self.error and self.count >= self.fail_from:
-            raise OSError(self.error, os.strerror(self.error))
-        return self.real(*arguments, **named)
 
 
 @pytest.fixture
@@ -359,7 +340,7 @@ class TestRefusal:
             file.write(FrameEncoder().encode_header(header, 0))
         with pytest.raises(UnsupportedVersion) as caught:
             open_wal(directory)
-        assert "log format 2" in self.one_line(caught, path)
+        assert "log format 3" in self.one_line(caught, path)
 
     def test_a_path_that_is_a_file(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
@@ -421,3 +402,25 @@ class TestRefusal:
             with pytest.raises(ForeignDirectory):
                 open_wal(directory, node_id=9)
         assert len(content(directory)[2]) == 40
+
+
+# --- what is counted --------------------------------------------------------------------------------------------
+
+
+def test_each_append_counts_its_sync_and_its_bytes(directory: Path) -> None:
+    wal = open_wal(directory, fsync=True)
+    for place in range(5):
+        wal.append([(HardState(1, 2, place), place + 1, [entry(1)])])
+    wal.append([])
+    wal.close()
+    assert sum(wal.measures.fsyncs.counts) == 5
+    assert wal.measures.fsyncs.sum > 0
+    assert wal.measures.written_bytes > 5 * len(b"x")
+
+
+def test_without_fsync_no_sync_is_counted(directory: Path) -> None:
+    wal = open_wal(directory)
+    wal.append([(HardState(1, 2, 0), 1, [entry(1)])])
+    wal.close()
+    assert sum(wal.measures.fsyncs.counts) == 0
+    assert wal.measures.written_bytes > 0

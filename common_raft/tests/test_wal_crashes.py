@@ -17,8 +17,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from common_raft.core.messages import Entry, EntryKind, HardState
-from common_raft.storage import MemoryStorage, Record, Wal
-from common_raft.storage.records import HEADER_FRAME, Frame, FrameEncoder, decode_batch, read_frame
+from common_raft.storage import MemoryStorage, Record, SnapshotMark, Wal
+from common_raft.storage.records import (
+    HEADER_FRAME,
+    Frame,
+    FrameEncoder,
+    StoredRecord,
+    decode_batch,
+    read_frame,
+)
 
 entries = st.lists(
     st.builds(
@@ -32,8 +39,18 @@ entries = st.lists(
 hard_states = st.none() | st.builds(HardState, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 
 
+numbers = st.integers(1, 2**64 - 1)
+records = st.tuples(hard_states, numbers, entries)
+marking = st.builds(
+    lambda record, mark, received: (*record, mark, received),
+    records,
+    st.builds(SnapshotMark, numbers, numbers, st.binary(max_size=40)),
+    st.booleans(),
+)
+
+
 @given(
-    batch=st.lists(st.tuples(hard_states, st.integers(1, 2**64 - 1), entries), min_size=1, max_size=4),
+    batch=st.lists(records | marking, min_size=1, max_size=4),
     sequence=st.integers(1, 2**64 - 1),
     salt=st.integers(0, 2**32 - 1),
     place=st.integers(0, 200),
@@ -45,26 +62,32 @@ def test_a_frame_is_read_as_it_was_encoded(batch: list[Record], sequence: int, s
     frame = read_frame(bytes(place * 8) + encoded + bytes(99), place * 8, salt, sequence - 1)
     assert isinstance(frame, Frame)
     assert (frame.sequence, frame.end, frame.ended) == (sequence, place * 8 + len(encoded), True)
-    assert decode_batch(frame.payload) == [tuple(record) for record in batch]
+    assert decode_batch(frame.payload) == [StoredRecord(*record) for record in batch]
 
 
 class AnyHistory(RuleBasedStateMachine):
-    """Appends with conflicts, reopenings, torn writes and refusals, beside a log in memory."""
+    """Appends with conflicts, snapshots, reopenings, torn writes and refusals, beside a log in memory."""
 
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="wal-history-"))
         self.model = MemoryStorage()
         self.committed = 0
+        self.snapshot: SnapshotMark | None = None
 
     def open(self) -> None:
         self.wal = Wal.open(
-            self.directory, cluster_id=1, node_id=1, segment_bytes=self.segment_bytes, fsync=False
+            self.directory,
+            cluster_id=1,
+            node_id=1,
+            segment_bytes=self.segment_bytes,
+            max_wals=self.max_wals,
+            fsync=False,
         )
 
-    @initialize(segment_bytes=st.sampled_from([512, 1024, 3000, 65536]))
-    def begin(self, segment_bytes: int) -> None:
-        self.segment_bytes = segment_bytes
+    @initialize(segment_bytes=st.sampled_from([512, 1024, 3000, 65536]), max_wals=st.integers(0, 3))
+    def begin(self, segment_bytes: int, max_wals: int) -> None:
+        self.segment_bytes, self.max_wals = segment_bytes, max_wals
         self.open()
 
     @rule(data=st.data(), count=st.integers(1, 4))
@@ -82,6 +105,49 @@ class AnyHistory(RuleBasedStateMachine):
             batch.append((state, first, new))
             self.model.append(state, first, new)
         self.wal.append(batch)
+
+    @precondition(lambda self: self.committed > (self.snapshot.index if self.snapshot else 0))
+    @rule(data=st.data(), crash=st.booleans())
+    def take_a_snapshot(self, data: st.DataObject, crash: bool) -> None:
+        """Of something that is committed; a crash may come before the log marks it."""
+        index = data.draw(st.integers(self.snapshot.index + 1 if self.snapshot else 1, self.committed))
+        mark = self.write_snapshot(index)
+        if crash:
+            self.reopen()
+            assert not self.wal.snapshots.path(mark).exists()
+            return
+        self.wal.mark_snapshot(mark)
+        self.snapshot = mark
+        self.wal.purge(index)
+
+    @rule(data=st.data(), new=entries, further=st.integers(0, 50))
+    def receive_a_snapshot(self, data: st.DataObject, new: list[Entry], further: int) -> None:
+        """Of something beyond what is known to be committed; entries may follow in the same write."""
+        index = data.draw(st.integers(self.committed + 1, self.model.last_index + 1)) + further
+        mark = self.write_snapshot(index)
+        state = data.draw(hard_states)
+        self.committed = index
+        if state is not None:
+            state = HardState(state.term, state.vote, index)
+        self.wal.append([(state, index + 1, new, mark, True)])
+        before = self.model.hard_state
+        after = HardState(before.term, before.vote, index) if state is None else state
+        self.model = MemoryStorage(after, index + 1, new)
+        self.snapshot = mark
+
+    def write_snapshot(self, index: int) -> SnapshotMark:
+        mark = SnapshotMark(index, 1, b"meta %d" % index)
+        self.wal.snapshots.write(mark, [b"state %d" % index])
+        return mark
+
+    @precondition(lambda self: self.snapshot)
+    @rule()
+    def purge(self) -> None:
+        before = len(list(self.directory.glob("*.wal")))
+        removed = self.wal.purge(self.snapshot.index)
+        left = list(self.directory.glob("*.wal"))
+        assert len(left) == before - len(removed)
+        assert not removed or len(left) >= self.max_wals
 
     @rule()
     def reopen(self) -> None:
@@ -122,9 +188,12 @@ class AnyHistory(RuleBasedStateMachine):
 
     def compare(self) -> None:
         recovered = self.wal.recovered
-        assert recovered.entries == self.model.entries
+        first = self.model.first_index if self.snapshot is None else self.snapshot.index + 1
+        assert recovered.snapshot == self.snapshot
+        assert recovered.unusable == ()
+        assert recovered.first_index == first
+        assert recovered.entries == self.model.entries[first - self.model.first_index :]
         assert recovered.hard_state == self.model.hard_state
-        assert recovered.first_index == self.model.first_index
 
     def teardown(self) -> None:
         if hasattr(self, "wal"):
@@ -136,14 +205,16 @@ class AnyHistory(RuleBasedStateMachine):
 TestAnyHistory = AnyHistory.TestCase
 TestAnyHistory.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
 
-#: Appends until it is killed; prints each index once it is durable, and its term and vote first.
+#: Appends until it is killed, and takes snapshots if it is told to; prints each index once it is durable, and its
+#: term and vote first.
 APPENDER = """
 import os, sys, threading
 from pathlib import Path
 from common_raft.core.messages import Entry, EntryKind, HardState
-from common_raft.storage import Wal, WalWriter
+from common_raft.storage import SnapshotMark, Wal, WalWriter
 
-wal = Wal.open(Path(sys.argv[1]), cluster_id=1, node_id=1, segment_bytes=16384)
+wal = Wal.open(Path(sys.argv[1]), cluster_id=1, node_id=1, segment_bytes=16384, max_wals=1)
+every = int(sys.argv[2])
 term = wal.recovered.hard_state.term + 1
 base = wal.last_index
 slots = threading.Semaphore(3)
@@ -161,15 +232,23 @@ while True:
     index = base + number
     entry = Entry(term, EntryKind.COMMANDS, b"%d:%d " % (term, index) * (1 + index % 50))
     writer.submit(number, HardState(term, 7, index - 1), index, [entry])
+    if every and number % every == 0:
+        mark = SnapshotMark(index - 1, term, b"")
+        wal.snapshots.write(mark, [b"state after %d" % mark.index])
+        writer.mark_snapshot(mark, lambda mark=mark: wal.snapshots.purge(2, mark))
 """
 
 
 @pytest.mark.processes
-def test_no_acknowledged_entry_is_lost_when_the_process_is_killed_at_any_moment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("snapshot_every", [0, 7])
+def test_no_acknowledged_entry_is_lost_when_the_process_is_killed_at_any_moment(
+    tmp_path: Path, snapshot_every: int
+) -> None:
     chance = random.Random()
     acknowledged = term = 0
     for _ in range(8):
-        appender = subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path)], stdout=subprocess.PIPE)
+        command = [sys.executable, "-c", APPENDER, str(tmp_path), str(snapshot_every)]
+        appender = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert appender.stdout is not None
         first = appender.stdout.readline()
         time.sleep(chance.uniform(0, 0.1))
@@ -178,13 +257,24 @@ def test_no_acknowledged_entry_is_lost_when_the_process_is_killed_at_any_moment(
         assert appender.wait() == -9
         whole = [line for line in lines if line.endswith(b"\n")]
         term, acknowledged = map(int, whole[-1].split())
-        wal = Wal.open(tmp_path, cluster_id=1, node_id=1, segment_bytes=16384)
+        wal = Wal.open(tmp_path, cluster_id=1, node_id=1, segment_bytes=16384, max_wals=1)
         wal.close()
         recovered = wal.recovered
         assert recovered.hard_state.term == term
         assert recovered.hard_state.vote == 7
-        assert len(recovered.entries) >= acknowledged
-        for index, one in enumerate(recovered.entries, 1):
+        assert wal.last_index >= acknowledged
+        if snapshot_every:
+            assert recovered.unusable == ()
+        if recovered.snapshot is not None:
+            index = recovered.snapshot.index
+            assert list(wal.snapshots.chunks(recovered.snapshot)) == [b"state after %d" % index]
+        for index, one in enumerate(recovered.entries, recovered.first_index):
             assert one.data == b"%d:%d " % (one.term, index) * (1 + index % 50)
     assert term == 8
-    assert len(list(tmp_path.glob("*.wal"))) > 1
+    if snapshot_every:
+        assert recovered.snapshot is not None
+        assert recovered.first_index == recovered.snapshot.index + 1
+        assert len(wal.snapshots.files()) <= 4
+    else:
+        assert (recovered.snapshot, recovered.first_index) == (None, 1)
+        assert len(list(tmp_path.glob("*.wal"))) > 1

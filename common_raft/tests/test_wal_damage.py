@@ -225,6 +225,7 @@ def flips(byte: int) -> Iterator[int]:
         yield 0
 
 
+@pytest.mark.thorough
 class TestFlippedBytes:
     def read(self, directory: Path) -> tuple[HardState, list[Entry]]:
         log = read_log(directory, 1, 2)

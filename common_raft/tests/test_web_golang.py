@@ -108,6 +108,7 @@ def test_booleans_are_those_of_parse_bool() -> None:
 
 def test_numbers_are_those_of_parse_uint() -> None:
     assert (parse_uint("007"), parse_uint("18446744073709551615")) == (7, 2**64 - 1)
+    assert (parse_uint("0" * 5000), parse_uint("0" * 5000 + "7")) == (0, 7)
     for text in ("", "-1", "+1", "1_0", "0x1", "18446744073709551616", "9" * 30, " 1", "٣"):
         with pytest.raises(ValueError):
             parse_uint(text)

@@ -1,9 +1,12 @@
 """A node that is a cluster by itself: it applies at once what is proposed, without Raft, disk or network."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from common_raft.keyspace import Command, HashMapStore, Keyspace, Result
+from common_raft.keyspace import Command, Expire, HashMapStore, Keyspace, Result
+from common_raft.measures import Measurements
 
 
 class FakeFailure(Exception):
@@ -12,6 +15,18 @@ class FakeFailure(Exception):
     @property
     def cause(self) -> str:
         return str(self)
+
+
+class FakeMember(NamedTuple):
+    id: int
+    name: str
+    peer_urls: Sequence[str]
+    client_urls: Sequence[str]
+
+
+class FakeMembersFailure(NamedTuple):
+    status: int
+    cause: str
 
 
 class FakeNode:
@@ -31,10 +46,14 @@ class FakeNode:
         self.leader = self.id
         self.problem: str | None = None
         self.leader_seconds = 61.5
-        self.appends_received = 7
-        self.appends_sent = 9
+        self.measured = Measurements(committed=3, appends_received=7, appends_sent=9)
+        self.members = [FakeMember(self.id, self.name, ["http://peer:2380"], ["http://client:2379"])]
+        self.members_failure: FakeMembersFailure | None = None
         self.failure: FakeFailure | None = None
         self.held: list[Callable[[], None]] | None = None
+
+    def measurements(self) -> Measurements:
+        return self.measured
 
     def propose(self, command: Command, done: Callable[[Result | FakeFailure], None]) -> None:
         self._answer(lambda: self._apply(command, done))
@@ -42,11 +61,42 @@ class FakeNode:
     def read_index(self, done: Callable[[FakeFailure | None], None]) -> None:
         self._answer(lambda: done(self.failure))
 
+    def expire(self) -> None:
+        """As the leader's clock has it."""
+        self.propose(Expire(time.time_ns()), lambda result: None)
+
+    def add_member(
+        self, peer_urls: Sequence[str], done: Callable[[FakeMember | None, FakeMembersFailure | None], None]
+    ) -> None:
+        member = FakeMember(len(self.members) + 1, "", peer_urls, [])
+
+        def change() -> None:
+            if self.members_failure is None:
+                self.members.append(member)
+                done(member, None)
+            else:
+                done(None, self.members_failure)
+
+        self._answer(change)
+
+    def remove_member(self, member_id: int, done: Callable[[FakeMembersFailure | None], None]) -> None:
+        self.members = [member for member in self.members if member.id != member_id]
+        self._answer(lambda: done(self.members_failure))
+
+    def move_member(
+        self, member_id: int, peer_urls: Sequence[str], done: Callable[[FakeMembersFailure | None], None]
+    ) -> None:
+        self.members = [
+            member._replace(peer_urls=peer_urls) if member.id == member_id else member
+            for member in self.members
+        ]
+        self._answer(lambda: done(self.members_failure))
+
     def _apply(self, command: Command, done: Callable[[Result | FakeFailure], None]) -> None:
         if self.failure is not None:
             done(self.failure)
             return
-        self.applied += 1
+        self.applied = max(self.applied, self.keyspace.applied) + 1
         (results,) = self.keyspace.apply([(self.keyspace.encode([command]), True)], self.applied)
         assert results is not None
         done(results[0])
@@ -69,7 +119,7 @@ class BlockingFakeNode(FakeNode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = threading.RLock()  # what is called back may ask again
 
     def _answer(self, call: Callable[[], None]) -> None:
         if self.held is not None:

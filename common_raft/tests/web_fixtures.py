@@ -144,7 +144,7 @@ def free_port() -> int:
     return free_ports(1)[0]
 
 
-def connect(port: int, timeout: float = 5.0) -> socket.socket:
+def connect(port: int, timeout: float = 30.0) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout)
 
 
@@ -195,3 +195,34 @@ def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.005)
+
+
+class Listening:
+    """A client that has asked for a stream, and reads it line by line."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self.client = client
+        self._response = HTTPResponse(client, method="GET")
+        self._response.begin()
+        self.status = self._response.status
+        self.headers = {name.lower(): value for name, value in self._response.getheaders()}
+
+    def line(self) -> bytes:
+        """The next line; empty at the end."""
+        return self._response.readline()
+
+    def rest(self) -> bytes:
+        """All until the end.  Raises http.client.IncompleteRead if it is not a clean one."""
+        return self._response.read()
+
+    def leave(self) -> None:
+        """As a client that is killed."""
+        self._response.close()
+        self.client.close()
+
+
+def listen(served: Served, target: str) -> Listening:
+    """Asks for a stream on a connection of its own; returns when its head is there."""
+    client = served.connect()
+    client.sendall(request_bytes("GET", target))
+    return Listening(client)

@@ -17,21 +17,26 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from common_raft.measures import Traffic
 from common_raft.transport.codec import FrameError, encode_frame
 from common_raft.transport.links import (
     CONNECT_SECONDS,
     HELLO_SECONDS,
     MAX_BUFFERED_BYTES,
     MAX_STRANGERS,
+    MAX_UNKNOWN,
     NO_HELLO,
     TOO_MANY_STRANGERS,
     Address,
     Dialling,
-    Identity,
     Incoming,
+    Roster,
+    address_of,
     give_up_unconfirmed,
+    refusal,
+    removed_error,
 )
-from common_raft.transport.messages import Hello, PeerMessage, Refusal
+from common_raft.transport.messages import PeerMessage, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +52,9 @@ _ACCEPT_RETRY_SECONDS = 0.5
 class BlockingTransport:
     """All links of one node.  ``peers`` maps node ids to addresses.
 
-    ``send`` and ``flush`` belong to one thread.  ``on_messages`` is called in the receiving threads, and nothing more
-    is read from that peer before it returns; ``on_unreachable`` is called in any thread.
+    ``send``, ``flush`` and ``update`` belong to one thread.  ``on_messages`` is called in the receiving threads, and
+    nothing more is read from that peer before it returns; ``on_unreachable`` is called in any thread, and so is
+    ``on_removed``, when a peer says that this node is no member any more.
     """
 
     def __init__(
@@ -59,18 +65,21 @@ class BlockingTransport:
         peers: Mapping[int, Address],
         on_messages: OnMessages,
         on_unreachable: OnUnreachable,
+        on_removed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.identity = Identity(node_id, cluster_id, frozenset(peers))
-        self.on_messages = on_messages
+        self.roster = Roster(node_id, cluster_id, dict(peers))
+        self.on_messages, self.on_unreachable, self.on_removed = on_messages, on_unreachable, on_removed
+        self.traffic: dict[int, Traffic] = {}
         self._listen = list(listen)
-        self._links = {
-            peer: _Link(Hello(peer, node_id, cluster_id), address, on_unreachable)
-            for peer, address in peers.items()
-        }
         self._listeners: list[socket.socket] = []
         self._acceptors: list[threading.Thread] = []
         self._lock = threading.Lock()  # of what follows
-        self._closed = False
+        self._started = self._closed = False
+        # Replaced as a whole, never changed: the thread that sends looks without the lock.
+        self._links: Mapping[int, _Link] = {
+            peer: _Link(self, peer, address) for peer, address in peers.items()
+        }
+        self._ending: list[_Link] = []
         self._inbound: dict[int, _Inbound] = {}
         self._strangers: set[_Inbound] = set()
 
@@ -89,11 +98,46 @@ class BlockingTransport:
             )
             acceptor.start()
             self._acceptors.append(acceptor)
-        for link in self._links.values():
+        with self._lock:
+            self._started = True
+            for link in self._links.values():
+                link.start()
+
+    def update(self, roster: Roster) -> None:
+        """From now on these are the others: links to new ones begin, to those removed or elsewhere end."""
+        with self._lock:
+            self.roster = roster
+            links = dict(self._links)
+            ended = [
+                links.pop(peer)
+                for peer, link in self._links.items()
+                if peer in roster.removed or roster.peers.get(peer, link.address) != link.address
+            ]
+            for peer in roster.peers.keys() - links.keys():
+                links[peer] = self._begin(peer, roster.peers[peer])
+            self._links = links
+            self._ending = [link for link in self._ending if link.running] + ended
+            for peer in roster.removed:
+                self.traffic.pop(peer, None)
+            refused = {peer: self._inbound[peer] for peer in roster.removed if peer in self._inbound}
+        for link in ended:
+            if link.queued:
+                link.flush()
+            link.close()
+        for peer, inbound in refused.items():
+            inbound.refuse(refusal(removed_error(peer)))
+            inbound.close()
+
+    def _begin(self, peer: int, address: Address) -> _Link:
+        """With the lock held."""
+        link = _Link(self, peer, address)
+        if self._started and not self._closed:
             link.start()
+        return link
 
     def is_connected(self, peer: int) -> bool:
-        return self._links[peer].connected
+        link = self._links.get(peer)
+        return link is not None and link.connected
 
     def hears(self, peer: int) -> bool:
         """Whether there is a connection that the peer sends on."""
@@ -115,16 +159,17 @@ class BlockingTransport:
         with self._lock:
             self._closed = True
             connections = [*self._inbound.values(), *self._strangers]
+            links = [*self._links.values(), *self._ending]
         for listener in self._listeners:
             _shut_down(listener)  # wakes the thread that accepts; only then may the descriptor be given back
         for acceptor, listener in zip(self._acceptors, self._listeners, strict=False):
             acceptor.join()
             listener.close()
-        for link in self._links.values():
+        for link in links:
             link.close()
         for inbound in connections:
             inbound.close()
-        for link in self._links.values():
+        for link in links:
             link.join()
         for inbound in connections:
             inbound.join()
@@ -150,17 +195,28 @@ class BlockingTransport:
             else:
                 inbound.turn_away(TOO_MANY_STRANGERS)
 
-    def let_in(self, sender: int, inbound: _Inbound) -> None:
-        """The stranger has said who it is, and may come in."""
+    def let_in(self, sender: int, urls: tuple[str, ...], inbound: _Inbound) -> Traffic:
+        """The stranger has said who it is, and may come in.
+
+        Also a member that this node has yet to learn of, and then answers at ``urls``.  Returns where its bytes are
+        counted.  Raises FrameError when there are too many of those.
+        """
         with self._lock:
+            if sender not in self._links:
+                if len(self._links) >= len(self.roster.peers) + MAX_UNKNOWN:
+                    raise FrameError(f"{sender:x} is not a member of this cluster, as far as this node knows")
+                self._links = {**self._links, sender: self._begin(sender, address_of(urls))}
             self._strangers.discard(inbound)
             before = self._inbound.get(sender)
             self._inbound[sender] = inbound
+            self._links[sender].called()
             closed = self._closed
+            traffic = self.traffic.setdefault(sender, Traffic())
         if before is not None:
             before.close()  # the peer dialled anew: the old connection is dead, even where TCP has not noticed
         if closed:
             inbound.close()
+        return traffic
 
     def forget(self, inbound: _Inbound) -> None:
         with self._lock:
@@ -172,15 +228,16 @@ class BlockingTransport:
 class _Link:
     """The way to one peer: dialled again whenever its connection ends."""
 
-    def __init__(self, hello: Hello, address: Address, on_unreachable: OnUnreachable) -> None:
-        self._hello = hello
-        self._address = address
-        self._on_unreachable = on_unreachable
-        self._dialling = Dialling(hello.to, address)
+    def __init__(self, owner: BlockingTransport, peer: int, address: Address) -> None:
+        self._owner = owner
+        self._peer = peer
+        self.address = address
+        self._on_unreachable = owner.on_unreachable
+        self._traffic = owner.traffic.setdefault(peer, Traffic())
+        self._dialling = Dialling(peer, lambda: owner.roster.ways_to(peer, address))
         self._closing = threading.Event()
-        self._thread = threading.Thread(
-            target=self._keep_dialling, name=f"peer-{hello.to:x}-dial", daemon=True
-        )
+        self._called = threading.Event()
+        self._thread = threading.Thread(target=self._keep_dialling, name=f"peer-{peer:x}-dial", daemon=True)
         self._outbound: _Outbound | None = None
         self.queued: list[bytes] = []  # belongs to the thread that sends
 
@@ -188,11 +245,20 @@ class _Link:
     def connected(self) -> bool:
         return self._outbound is not None
 
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
     def start(self) -> None:
         self._thread.start()
 
+    def called(self) -> None:
+        """The peer has just dialled this node: it is there, and need not be waited for."""
+        self._called.set()
+
     def close(self) -> None:
         self._closing.set()
+        self._called.set()
         outbound = self._outbound
         if outbound is not None:
             outbound.shut_down()
@@ -202,40 +268,51 @@ class _Link:
             self._thread.join()
 
     def _keep_dialling(self) -> None:
-        pause = 0.0
-        while not self._closing.wait(pause):
+        while not self._closing.is_set():
+            self._called.clear()
             began = time.monotonic()
             try:
-                connection = socket.create_connection(self._address, CONNECT_SECONDS)
+                connection = socket.create_connection(self._dialling.address, CONNECT_SECONDS)
             except OSError as error:
                 self._dialling.failed(error)
             else:
                 self._use(connection)
             pause = self._dialling.pause(time.monotonic() - began)
+            if not self._closing.is_set():
+                self._called.wait(pause)
 
     def _use(self, connection: socket.socket) -> None:
         """Until the connection ends."""
-        outbound = _Outbound(connection, self._hello.to)
+        outbound = _Outbound(connection, self._peer)
         try:
             connection.settimeout(None)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             give_up_unconfirmed(connection)
-            connection.sendall(encode_frame(self._hello))
+            hello = encode_frame(self._owner.roster.hello(self._peer))
+            connection.sendall(hello)
+            self._traffic.sent_bytes += len(hello)
             self._dialling.connected()
             self._outbound = outbound
+            self._traffic.connected = True
             while not self._closing.is_set():
                 data = connection.recv(_RECEIVE_BYTES)
                 if not data or not self._dialling.heard(data):
                     break
+                if self._dialling.removed:
+                    self._owner.on_removed()
         except OSError as error:
-            log.debug("link to peer %x: %s", self._hello.to, error)
+            log.debug("link to peer %x: %s", self._peer, error)
         finally:
+            if self._outbound is not None:
+                self._traffic.disconnected += 1
             self._outbound = None
+            self._traffic.connected = False
             outbound.close()
-            self._on_unreachable(self._hello.to)
+            self._on_unreachable(self._peer)
 
     def queue(self, message: PeerMessage) -> None:
         if self._outbound is None:
+            self._traffic.send_failures += 1
             self._on_unreachable(message.to)
             return
         try:
@@ -246,8 +323,12 @@ class _Link:
     def flush(self) -> None:
         frames, self.queued = self.queued, []
         outbound = self._outbound
-        if outbound is None or not outbound.send(frames[0] if len(frames) == 1 else b"".join(frames)):
-            self._on_unreachable(self._hello.to)
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if outbound is not None and outbound.send(data):
+            self._traffic.sent_bytes += len(data)
+        else:
+            self._traffic.send_failures += len(frames)
+            self._on_unreachable(self._peer)
 
 
 class _Outbound:
@@ -339,7 +420,7 @@ class _Inbound:
         self._owner = owner
         self._connection = connection
         self._name = name
-        self._incoming = Incoming(owner.identity)
+        self._incoming = Incoming(lambda: owner.roster)
         self._lock = threading.Lock()  # against giving the descriptor back while it is used
         self._thread = threading.Thread(target=self._run, name=f"peer-at-{name}", daemon=True)
 
@@ -357,13 +438,16 @@ class _Inbound:
 
     def turn_away(self, reason: str) -> None:
         """Refuses a connection that has no thread."""
-        self._refuse(reason)
+        self.refuse(Refusal(reason))
         self._connection.close()
 
-    def _refuse(self, reason: str) -> None:
-        log.warning("refused the connection from %s: %s", self._name, reason)
+    def refuse(self, why: Refusal) -> None:
+        log.warning("refused the connection from %s: %s", self._name, why.reason)
+        self._say(encode_frame(why))
+
+    def _say(self, frame: bytes) -> None:
         try:
-            self._connection.send(encode_frame(Refusal(reason)), socket.MSG_DONTWAIT)
+            self._connection.send(frame, socket.MSG_DONTWAIT)
         except OSError:
             pass  # nobody is there to read it
 
@@ -371,7 +455,7 @@ class _Inbound:
         try:
             self._receive()
         except FrameError as error:
-            self._refuse(str(error))
+            self.refuse(refusal(error))
         except OSError as error:
             log.debug("connection from %s: %s", self._name, error)
         finally:
@@ -382,10 +466,13 @@ class _Inbound:
     def _receive(self) -> None:
         """Until the connection ends.  Raises FrameError and OSError."""
         incoming, connection = self._incoming, self._connection
-        messages = self._wait_for_hello()
+        messages, received = self._wait_for_hello()
+        if incoming.asks:
+            self._say(encode_frame(self._owner.roster.introduction()))
         if incoming.sender is None:
             return
-        self._owner.let_in(incoming.sender, self)
+        traffic = self._owner.let_in(incoming.sender, incoming.urls, self)
+        traffic.received_bytes += received
         connection.settimeout(None)
         while True:
             if messages:
@@ -394,13 +481,15 @@ class _Inbound:
             data = connection.recv(_RECEIVE_BYTES)
             if not data:
                 return
+            traffic.received_bytes += len(data)
             incoming.feed(data, messages)
 
-    def _wait_for_hello(self) -> list[PeerMessage]:
-        """What came right behind it."""
+    def _wait_for_hello(self) -> tuple[list[PeerMessage], int]:
+        """What came right behind it; how many bytes all of that were."""
         deadline = time.monotonic() + HELLO_SECONDS
         messages: list[PeerMessage] = []
-        while self._incoming.sender is None:
+        received = 0
+        while self._incoming.sender is None and not self._incoming.asks:
             self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
                 data = self._connection.recv(_RECEIVE_BYTES)
@@ -408,8 +497,9 @@ class _Inbound:
                 raise FrameError(NO_HELLO) from None
             if not data:
                 break
+            received += len(data)
             self._incoming.feed(data, messages)
-        return messages
+        return messages, received
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

@@ -17,8 +17,11 @@ import uvloop
 
 from common_raft.web import servers
 from common_raft.web.api import Api
+from common_raft.web.fronts.flask import Pieces, application
+from common_raft.web.fronts.relay import relay
 from common_raft.web.limits import Address, Limits
 from common_raft.web.servers import probe
+from common_raft.web.stream import Stream, Streams
 
 
 class Running(Protocol):
@@ -39,22 +42,22 @@ Start = Callable[[Sequence[Address], Api, Limits], Running]
 
 def start_hypercorn(listen: Sequence[Address], api: Api, limits: Limits) -> Running:
     """Flask on hypercorn: its loop has one thread, and a pool of threads runs the application. Raises ListenError."""
-    from common_raft.web.fronts.flask import application
-
-    app = _InThreads(application(api, limits), limits)
-    return _InLoop(partial(servers.serve_hypercorn, app, listen, limits), app.close)
+    streams = Streams(limits.streams)
+    app = _InThreads(application(api, limits, streams), limits, streams)
+    return _InLoop(partial(servers.serve_hypercorn, app, listen, limits, streams), app.close)
 
 
 class _InThreads:
-    """A WSGI application as an ASGI one: each request runs in a thread of a pool.
+    """A WSGI application as an ASGI one: each request runs in a thread of a pool, and streams in the loop.
 
     Hypercorn has an adapter of its own, but that does not tell the application the target as it was sent, has no
     answer where the body is empty, runs only as many requests at a time as asyncio's default pool has threads (six
     on two processors), and goes to the loop and back for each part of an answer.
     """
 
-    def __init__(self, app: Any, limits: Limits) -> None:
+    def __init__(self, app: Any, limits: Limits, streams: Streams) -> None:
         self._app = app
+        self._streams = streams
         self._limit = limits.body_bytes
         # Threads are made as they are needed. Past the limit a request waits for its turn, with its connection.
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="request")
@@ -77,18 +80,23 @@ class _InThreads:
         environ = _environ(scope, bytes(body))
         loop = asyncio.get_running_loop()
         status, headers, answer = await loop.run_in_executor(self._pool, self._run, environ)
+        if isinstance(answer, Stream):
+            await relay(answer, self._streams, receive, send)
+            return
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
-    def _run(self, environ: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    def _run(self, environ: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]], bytes | Stream]:
         started: list[tuple[int, list[tuple[bytes, bytes]]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> None:
             encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
             started.append((int(status[:3]), encoded))
 
-        answer = b"".join(self._app(environ, start_response))
-        return *started[-1], answer
+        answer = self._app(environ, start_response)
+        if isinstance(answer, Pieces):
+            return *started[-1], answer.stream
+        return *started[-1], b"".join(answer)
 
 
 def _environ(scope: Any, body: bytes) -> dict[str, Any]:
@@ -175,10 +183,10 @@ class _InLoop:
 
 def start_granian(listen: Sequence[Address], api: Api, limits: Limits) -> Running:
     """Flask on granian: its own runtime speaks HTTP, and its threads run the application. Raises ListenError."""
-    from common_raft.web.fronts.flask import application
-
-    app = application(api, limits)
-    return _Granian([_granian_worker(app, *address, limits) for address in probe(listen, limits.backlog)])
+    streams = Streams(limits.streams)
+    app = application(api, limits, streams)
+    addresses = probe(listen, limits.backlog)
+    return _Granian([_granian_worker(app, *address, limits) for address in addresses], streams)
 
 
 def _granian_worker(app: Any, host: str, port: int, limits: Limits) -> "_GranianWorker":
@@ -208,8 +216,30 @@ def _granian_worker(app: Any, host: str, port: int, limits: Limits) -> "_Granian
         (None, None),
     )
     loop = asyncio.new_event_loop()  # asked for, and never run
-    scheduler = schedule(loop, wsgi._callback_wrapper(app, {}), impl_asyncio=True)
+    scheduler = schedule(loop, _streams_apart(wsgi._callback_wrapper(app, {})), impl_asyncio=True)
     return _GranianWorker(worker, scheduler, loop, private.WorkerSignal())
+
+
+def _streams_apart(run: Callable[[Any, Any], int]) -> Callable[[Any, Any], None]:
+    """What granian calls in one of its threads for each request, so that a stream does not keep that thread."""
+
+    def apart(protocol: Any, scope: Any) -> None:
+        run(_Protocol(protocol), scope)
+
+    return apart
+
+
+class _Protocol:
+    """Granian's means to answer one request; a body that comes in pieces gets a thread of its own."""
+
+    __slots__ = ("_protocol", "response_bytes")
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self.response_bytes = protocol.response_bytes
+
+    def response_iter(self, *answer: Any) -> None:
+        threading.Thread(target=self._protocol.response_iter, args=answer, name="stream", daemon=True).start()
 
 
 class _GranianWorker:
@@ -228,10 +258,12 @@ class _GranianWorker:
 
 
 class _Granian:
-    def __init__(self, workers: list[_GranianWorker]) -> None:
+    def __init__(self, workers: list[_GranianWorker], streams: Streams) -> None:
         self._workers = workers
+        self._streams = streams
 
     def close(self, grace: float = 5.0) -> None:
+        self._streams.stop()
         for worker in self._workers:
             worker.stop()
         for worker in self._workers:

@@ -5,6 +5,8 @@ in its docstring. Text that a client sent is ``str`` with bytes that are not UTF
 """
 
 import re
+from datetime import UTC, datetime
+from decimal import Decimal
 from urllib.parse import unquote_to_bytes
 
 _ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -58,6 +60,32 @@ def _quote_character(character: str) -> str:
     if code < 0x20 or code == 0x7F:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def sprintf(text: str) -> str:
+    """fmt.Sprintf of a text that somebody else chose, and of nothing to put into it."""
+    return _VERB.sub(_verb, text) if "%" in text else text
+
+
+_INDEX = r"\[[^\]]*\]|\["
+_VERB = re.compile(
+    rf"%[#0+\- ]*(?P<index>{_INDEX})?(?P<width>\*|\d*)"
+    rf"(?P<point>\.(?P<precision_index>{_INDEX})?(?P<precision>\*|\d*))?(?P<verb_index>{_INDEX})?(?P<verb>.)?",
+    re.DOTALL | re.ASCII,
+)
+
+
+def _verb(match: re.Match[str]) -> str:
+    text = "%!(BADWIDTH)" if match["width"] == "*" else ""
+    if match["precision"] == "*":
+        text += "%!(BADPREC)"
+    verb = match["verb"]
+    if verb is None:
+        return text + "%!(NOVERB)"
+    if verb == "%":
+        return text + "%"
+    indexed = match["index"] or match["precision_index"] or match["verb_index"]
+    return f"{text}%!{verb}({'BADINDEX' if indexed else 'MISSING'})"
 
 
 def unescape_path(raw: bytes) -> str:
@@ -143,12 +171,42 @@ def parse_bool(text: str) -> bool:
 
 def parse_uint(text: str) -> int:
     """strconv.ParseUint in base 10, 64 bits. Raises ValueError."""
-    if not (text.isascii() and text.isdigit()) or len(text.lstrip("0")) > 20:
+    if not (text.isascii() and text.isdigit()):
         raise ValueError(text)
-    number = int(text)
+    digits = text.lstrip("0") or "0"  # of which int takes only so many
+    if len(digits) > 20:
+        raise ValueError(text)
+    number = int(digits)
     if number > _MAX_UINT64:
         raise ValueError(text)
     return number
+
+
+def wrap_int64(number: int) -> int:
+    """What is left of a result in an int64, which overflows without a word."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+def go_time(nanoseconds: int) -> str:
+    """A time since 1970 as time.Time's JSON: RFC 3339 with nanoseconds, without trailing zeros, in UTC."""
+    seconds, fraction = divmod(nanoseconds, 10**9)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    digits = f"{fraction:09d}".rstrip("0")
+    return f"{text}.{digits}Z" if digits else f"{text}Z"
+
+
+def json_number(number: float) -> str:
+    """A float64 as encoding/json writes it: the shortest digits; an exponent below 1e-6 and from 1e21 on."""
+    plain = format(Decimal(repr(number)), "f")
+    if "." in plain:
+        plain = plain.rstrip("0").rstrip(".")
+    if number == 0 or 1e-6 <= abs(number) < 1e21:
+        return plain
+    digits, _, exponent = f"{Decimal(repr(number)):e}".partition("e")
+    if "." in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    sign, size = exponent[0], exponent[1:].lstrip("0")
+    return f"{digits}e{sign}{size if sign == '-' else size.zfill(2)}"
 
 
 def clean_path(path: str) -> str:

@@ -14,14 +14,18 @@ class Limits(Struct, frozen=True, kw_only=True):
     header_bytes: int = 1 << 20  # net/http's DefaultMaxHeaderBytes
     body_bytes: int = 1536 << 10  # etcd's --max-request-bytes
     connections: int = 16_384  # each costs some 10 KiB here and a socket in the kernel
-    threads: int = (
-        1024  # requests that are worked on at a time, where each has a thread; others wait for their turn
-    )
-    pipelined: int = 128  # requests of one connection that may wait for their answers
+    #: Requests that are worked on at a time, where each has a thread; others wait for their turn.  Every thread that
+    #: waits for the interpreter looks 200 times a second whether it is free: a thousand of them do nothing else.
+    threads: int = 128
+    #: Streams at a time, where each may have a thread.  Those wait for events, and not for the interpreter.
+    streams: int = 512
+    #: Requests of one connection that are read before their turn.  What a client sends beyond it waits in the
+    #: kernel: to parse many of thousands of connections takes longer than Raft's heartbeats may be late.
+    pipelined: int = 8
     idle: float = 300.0  # without a request; etcd keeps such connections for ever
     request: float = 30.0  # from a request's first byte to its last
     write: float = 30.0  # for a client to take any of the bytes that wait for it
-    backlog: int = 1024
+    backlog: int = 4096  # as Go's, which takes the kernel's limit
 
 
 class ListenError(OSError):

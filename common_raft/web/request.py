@@ -1,16 +1,29 @@
 """From a request's target, content type and body to what it asks of the keyspace.
 
 Checks and their order are etcd's (``server/etcdserver/api/v2http/client.go``, parseKeyRequest): a request with
-several faults gets the same error from both. What etcd would do and this service cannot yet is refused after them,
-by name.
+several faults gets the same error from both.
 """
 
 import re
+import time
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
 
-from common_raft.keyspace import Code, Command, Create, Delete, EtcdError, Set, Update
+from common_raft.keyspace import (
+    Code,
+    Command,
+    CompareAndDelete,
+    CompareAndSwap,
+    Create,
+    CreateInOrder,
+    Delete,
+    EtcdError,
+    Query,
+    Update,
+    put,
+)
 from common_raft.web.golang import (
     GoError,
     parse_bool,
@@ -18,9 +31,11 @@ from common_raft.web.golang import (
     parse_query,
     parse_uint,
     unescape_path,
+    wrap_int64,
 )
 
 KEYS: Final = "/v2/keys"
+KEYS_METHODS: Final = frozenset(("HEAD", "GET", "PUT", "POST", "DELETE"))
 FORM: Final = b"application/x-www-form-urlencoded"
 
 _MAX_FORM = 10 << 20  # Go's net/http reads no more of a form than this
@@ -42,10 +57,22 @@ class Target(Struct, frozen=True, gc=False):
 
 
 class Read(Struct, frozen=True, gc=False):
-    """GET or HEAD of a plain key; ``quorum``: only once the cluster has confirmed that this replica is up to date."""
+    """GET or HEAD; ``quorum``: only once the cluster has confirmed that this replica is up to date."""
+
+    query: Query
+    quorum: bool
+
+
+class Watching(Struct, frozen=True, gc=False):
+    """GET with ``wait``: the first event on ``key`` (and below it, if ``recursive``) from index ``since`` on.
+
+    ``since`` is 0 for what comes from now on.  With ``stream`` all further events as well.
+    """
 
     key: str
-    quorum: bool
+    recursive: bool
+    since: int
+    stream: bool
 
 
 class Write(Struct, frozen=True, gc=False):
@@ -55,23 +82,17 @@ class Write(Struct, frozen=True, gc=False):
     terse: bool
 
 
-class Forbidden(Struct, frozen=True, gc=False):
-    """A change of the root, which is refused whatever it holds."""
-
-    code: Code
-    cause: str
-
-
 class Parameters(Struct, frozen=True, gc=False):
-    """The parameters of a request on keys that have a meaning to it, checked."""
+    """The parameters of a request on keys that have a meaning to it, checked.  ``ttl`` is in seconds."""
 
     value: str
     flags: dict[str, bool]
     prev_index: int
+    wait_index: int
     prev_value: str
     prev_exist: bool | None
     refresh: bool
-    ttl: bool
+    ttl: int | None
     terse: bool
 
 
@@ -96,25 +117,32 @@ def parse_target(raw: bytes) -> Target:
 
 
 def parse_key_request(
-    method: str, path: str, query: bytes, content_type: bytes | None, body: bytes
-) -> Read | Write | Forbidden:
-    """What a request on keys asks for. ``path`` is what follows ``/v2/keys``.
+    method: str,
+    path: str,
+    query: bytes,
+    content_type: bytes | None,
+    body: bytes,
+    clock: Callable[[], int] = time.time_ns,
+) -> Read | Watching | Write:
+    """What a request on keys asks for. ``path`` is what follows ``/v2/keys``; it is clean.
 
-    Raises EtcdError.
+    ``clock`` (nanoseconds since 1970) says from when on a ttl counts.  Raises EtcdError.
     """
     form = _parse_form(method, query, content_type, body)
     parameters = _check(method, form)
-    key = path.rstrip("/")
-    if not key:
-        return _root(method, parameters)
-    if "/" in key[1:]:
-        raise not_served("keys in directories")
-    if method in ("GET", "HEAD"):
-        if parameters.flags["wait"]:
-            raise not_served('"wait"')
-        # HEAD is never a quorum read in etcd.
-        return Read(key, parameters.flags["quorum"] and method == "GET")
-    return Write(_command(method, key, parameters), parameters.terse)
+    key = path.rstrip("/") or "/"
+    flags = parameters.flags
+    if method not in ("GET", "HEAD"):
+        return Write(_command(method, key, parameters, clock), parameters.terse)
+    quorum = flags["quorum"] and method == "GET"  # HEAD is never a quorum read in etcd
+    if flags["wait"] and not quorum:  # and such a read does not wait
+        return Watching(key, flags["recursive"], parameters.wait_index, flags["stream"])
+    return Read(Query(key, flags["recursive"], flags["sorted"]), quorum)
+
+
+def asks_recursively(method: str, query: bytes, content_type: bytes | None, body: bytes) -> bool:
+    """Whether a request on keys says so, whatever it is good for.  Raises EtcdError if anything about it is wrong."""
+    return _check(method, _parse_form(method, query, content_type, body)).flags["recursive"]
 
 
 def _parse_form(method: str, query: bytes, content_type: bytes | None, body: bytes) -> dict[str, str]:
@@ -138,7 +166,7 @@ def _parse_form(method: str, query: bytes, content_type: bytes | None, body: byt
 def _check(method: str, form: dict[str, str]) -> Parameters:
     """All parameters, in etcd's order."""
     prev_index = _uint(form, "prevIndex", Code.INDEX_NAN)
-    _uint(form, "waitIndex", Code.INDEX_NAN)
+    wait_index = _uint(form, "waitIndex", Code.INDEX_NAN)
     flags = {name: _bool(form, name) for name in _BOOLEANS}
     if flags["wait"] and method != "GET":
         raise EtcdError(Code.INVALID_FIELD, '"wait" can only be used with GET requests')
@@ -146,53 +174,49 @@ def _check(method: str, form: dict[str, str]) -> Parameters:
     if prev_value == "":
         raise EtcdError(Code.PREV_VALUE_REQUIRED, '"prevValue" cannot be empty')
     terse = _bool(form, "noValueOnSuccess")
-    ttl = bool(form.get("ttl"))
-    if ttl:
-        _uint(form, "ttl", Code.TTL_NAN)
+    ttl = _uint(form, "ttl", Code.TTL_NAN) if form.get("ttl") else None
     prev_exist = _bool(form, "prevExist", quoted=False) if "prevExist" in form else None
     refresh = _bool(form, "refresh", quoted=False)
     if refresh and form.get("value"):
         raise EtcdError(Code.REFRESH_VALUE, "A value was provided on a refresh")
-    if refresh and not ttl:
+    if refresh and ttl is None:
         raise EtcdError(Code.REFRESH_TTL_REQUIRED, "No TTL value set")
     return Parameters(
-        form.get("value", ""), flags, prev_index, prev_value or "", prev_exist, refresh, ttl, terse
+        form.get("value", ""),
+        flags,
+        prev_index,
+        wait_index,
+        prev_value or "",
+        prev_exist,
+        refresh,
+        ttl,
+        terse,
     )
 
 
-def _command(method: str, key: str, parameters: Parameters) -> Command:
-    conditional = '"prevValue"' if parameters.prev_value else '"prevIndex"' if parameters.prev_index else None
-    if method == "POST":
-        raise not_served("POST (in-order keys)")
+def _command(method: str, key: str, parameters: Parameters, clock: Callable[[], int]) -> Command:
+    """Which of the store's operations it is (server/etcdserver/apply_v2.go)."""
+    p, is_dir = parameters, parameters.flags["dir"]
+    conditional = bool(p.prev_index or p.prev_value)
     if method == "DELETE":
         if conditional:
-            raise not_served(conditional)
-        return Delete(key)
-    if parameters.flags["dir"]:
-        raise not_served('"dir"')
-    if parameters.ttl:
-        raise not_served('"ttl"')
-    if parameters.prev_exist is False:
-        return Create(key, parameters.value)
-    if conditional:
-        raise not_served(conditional)
-    return Update(key, parameters.value) if parameters.prev_exist else Set(key, parameters.value)
-
-
-def _root(method: str, parameters: Parameters) -> Forbidden:
-    conditional = bool(parameters.prev_value or parameters.prev_index)
-    if method == "DELETE" and conditional:
-        return Forbidden(Code.NOT_FILE, "")  # etcd cuts its own prefix off the cause, which here is all of it
-    if method in ("PUT", "DELETE"):
-        return Forbidden(Code.ROOT_READ_ONLY, "/")
+            return CompareAndDelete(key, p.prev_value, p.prev_index)
+        return Delete(key, is_dir, p.flags["recursive"])
+    expiration = None if p.ttl is None else _expiration(p.ttl, clock())
     if method == "POST":
-        raise not_served("POST (in-order keys)")
-    raise not_served('"wait"' if parameters.flags["wait"] else "listing of directories")
+        return CreateInOrder(key, p.value, expiration, is_dir)
+    if p.prev_exist is False:
+        return Create(key, p.value, expiration, is_dir)
+    if conditional:
+        return CompareAndSwap(key, p.value, p.prev_value, p.prev_index, expiration, p.refresh)
+    if p.prev_exist:
+        return Update(key, p.value, expiration, p.refresh)
+    return put(key, p.value, expiration, is_dir=is_dir, refresh=p.refresh)
 
 
-def not_served(feature: str) -> EtcdError:
-    """The answer to what etcd serves and this service does not."""
-    return EtcdError(Code.NOT_IMPLEMENTED, f"this service does not serve {feature} yet")
+def _expiration(ttl: int, now: int) -> int | None:
+    """When a ttl of so many seconds ends: as etcd's own arithmetic, whose 64 bits a large one exceeds."""
+    return wrap_int64(now + wrap_int64(ttl * 10**9)) or None
 
 
 def _uint(form: dict[str, str], name: str, code: Code) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from common_raft.web.api import Api
 from common_raft.web.limits import Address, Limits, ListenError, bind
+from common_raft.web.stream import Streams
 
 
 class Running(Protocol):
@@ -26,11 +27,14 @@ Start = Callable[[Sequence[Address], Api, Limits], Awaitable[Running]]
 
 
 class _Task:
-    """A server that is a coroutine and ends when it is told to."""
+    """A server that is a coroutine and ends when it is told to, and the streams that would keep it from ending."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], stop: Callable[[], None]) -> None:
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, None], stop: Callable[[], None], streams: Streams
+    ) -> None:
         self._task = asyncio.get_running_loop().create_task(coroutine)
         self._stop = stop
+        self._streams = streams
 
     async def until_reachable(self, addresses: Sequence[Address]) -> None:
         """Until it accepts connections. Raises what made it end before."""
@@ -48,6 +52,7 @@ class _Task:
                     break
 
     async def close(self, grace: float = 5.0) -> None:
+        self._streams.stop()
         self._stop()
         done, _ = await asyncio.wait([self._task], timeout=grace)
         if not done:
@@ -71,11 +76,12 @@ async def start_hypercorn(listen: Sequence[Address], api: Api, limits: Limits) -
     """Starlette on hypercorn. Raises ListenError."""
     from common_raft.web.fronts.starlette import application
 
-    return await serve_hypercorn(application(api, limits), listen, limits)
+    streams = Streams()
+    return await serve_hypercorn(application(api, limits, streams), listen, limits, streams)
 
 
-async def serve_hypercorn(app: Any, listen: Sequence[Address], limits: Limits) -> Running:
-    """An ASGI application on hypercorn. Raises ListenError."""
+async def serve_hypercorn(app: Any, listen: Sequence[Address], limits: Limits, streams: Streams) -> Running:
+    """An ASGI application on hypercorn, which passes on these ``streams``. Raises ListenError."""
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
@@ -90,7 +96,7 @@ async def serve_hypercorn(app: Any, listen: Sequence[Address], limits: Limits) -
     config.h11_max_incomplete_size = limits.header_bytes
     config.graceful_timeout = 2
     stop = asyncio.Event()
-    return _Task(serve(app, config, shutdown_trigger=stop.wait, mode="asgi"), stop.set)
+    return _Task(serve(app, config, shutdown_trigger=stop.wait, mode="asgi"), stop.set, streams)
 
 
 async def start_granian(listen: Sequence[Address], api: Api, limits: Limits) -> Running:
@@ -98,7 +104,8 @@ async def start_granian(listen: Sequence[Address], api: Api, limits: Limits) -> 
     from common_raft.web.fronts.starlette import application
 
     addresses = probe(listen, limits.backlog)
-    app = application(api, limits)
+    streams = Streams()
+    app = application(api, limits, streams)
     servers = [_granian(app, host, port, limits) for host, port in addresses]
 
     async def serve() -> None:
@@ -108,7 +115,7 @@ async def start_granian(listen: Sequence[Address], api: Api, limits: Limits) -> 
         for server in servers:
             server.stop()
 
-    running = _Task(serve(), stop)
+    running = _Task(serve(), stop, streams)
     await running.until_reachable(addresses)
     return running
 

@@ -1,10 +1,10 @@
 """What ``/v2/stats/self`` says about this node."""
 
 import time
-from datetime import UTC, datetime
 from typing import Protocol
 
-from common_raft.web.golang import json_text
+from common_raft.measures import Measurements
+from common_raft.web.golang import go_time, json_number, json_text
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
@@ -24,13 +24,7 @@ class NodeStats(Protocol):
     def leader_seconds(self) -> float:
         """For how long that leader has been known to lead."""
 
-    @property
-    def appends_received(self) -> int:
-        """Append messages taken as a follower."""
-
-    @property
-    def appends_sent(self) -> int:
-        """Append messages sent as a leader."""
+    def measurements(self) -> Measurements: ...
 
 
 class SelfStats:
@@ -42,25 +36,25 @@ class SelfStats:
 
     def render(self) -> bytes:
         """The JSON object, as etcd orders it."""
-        node, leader = self._node, self._node.leader
+        node, leader, measured = self._node, self._node.leader, self._node.measurements()
         state = "StateLeader" if leader == node.id else "StateFollower"
         led = int(node.leader_seconds * 10**9)
-        since = _go_time(time.time_ns() - led) if leader else _NEVER
+        since = go_time(time.time_ns() - led) if leader else _NEVER
         uptime = go_duration(led) if leader else "0s"
         return (
             f'{{"name":"{json_text(node.name)}","id":"{node.id:x}","state":"{state}",'
-            f'"startTime":"{_go_time(self._started)}",'
+            f'"startTime":"{go_time(self._started)}",'
             f'"leaderInfo":{{"leader":"{leader:x}","uptime":"{uptime}","startTime":"{since}"}},'
-            f'"recvAppendRequestCnt":{node.appends_received},"sendAppendRequestCnt":{node.appends_sent}}}'
+            f'"recvAppendRequestCnt":{measured.appends_received},{_rates("recv", measured.receiving)}'
+            f'"sendAppendRequestCnt":{measured.appends_sent},{_rates("send", measured.sending)}'.rstrip(",")
+            + "}"
         ).encode()
 
 
-def _go_time(nanoseconds: int) -> str:
-    """RFC 3339 with nanoseconds, without trailing zeros."""
-    seconds, fraction = divmod(nanoseconds, 10**9)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    digits = f"{fraction:09d}".rstrip("0")
-    return f"{text}.{digits}Z" if digits else f"{text}Z"
+def _rates(direction: str, rates: tuple[float, float]) -> str:
+    """What is 0 is left out."""
+    fields = zip(("PkgRate", "BandwidthRate"), rates, strict=True)
+    return "".join(f'"{direction}{name}":{json_number(rate)},' for name, rate in fields if rate)
 
 
 def go_duration(nanoseconds: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common_raft.keyspace import Keyspace
+from common_raft.keyspace import Keyspace, ThreadsSharedReads
 from common_raft.service import main
 from common_raft.service.databases import blocking_store
 from common_raft.service.flags import Settings
@@ -15,7 +15,7 @@ from common_raft.web.flask_servers import FLASK_SERVERS
 def open_state(settings: Settings) -> Iterator[State]:
     with blocking_store(settings) as store:
         keyspace = Keyspace(store)
-        yield State(keyspace, keyspace)
+        yield State(keyspace, ThreadsSharedReads(keyspace))
 
 
 if __name__ == "__main__":

@@ -3,19 +3,19 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from common_raft.keyspace import AsyncKeyspace, SharedReads
+from common_raft.keyspace import Keyspace, SharedReads
 from common_raft.service import main
 from common_raft.service.databases import blocking_store
 from common_raft.service.flags import Settings
 from common_raft.service.reactive import ReactiveVariant, State
-from common_raft.stores import PooledStore
+from common_raft.stores import PooledKeyspace
 from common_raft.web.servers import STARLETTE_SERVERS
 
 
 @asynccontextmanager
 async def open_state(settings: Settings) -> AsyncIterator[State]:
     with blocking_store(settings) as store:
-        keyspace = AsyncKeyspace(PooledStore(store))
+        keyspace = PooledKeyspace(Keyspace(store))
         yield State(keyspace, SharedReads(keyspace))
 
 

@@ -34,7 +34,7 @@ def alone(directory: Path, **changes: str) -> list[str]:
         "advertise-client-urls": client,
         "listen-peer-urls": peer,
         "initial-advertise-peer-urls": peer,
-        "initial-cluster": f"default={peer}",
+        "initial-cluster": f"{changes.get('name', 'default')}={peer}",
     } | {name.replace("_", "-"): text for name, text in changes.items()}
     return [part for name, text in flags.items() for part in (f"--{name}", text)]
 
@@ -92,18 +92,30 @@ def test_a_data_directory_in_use(service: list[str], tmp_path: Path) -> None:
     cluster = ProcessCluster(service, tmp_path, size=1)
     with cluster:
         directory = tmp_path / "data" / "n1"
-        status, said = run(service, *alone(directory))
+        status, said = run(service, *alone(directory, name="n1"))
         assert status == 1
         one_line_with(said, str(directory), "in use")
         assert cluster.nodes[0].ask("PUT", "/v2/keys/k", {"value": "v"}).status == 201
 
 
-def test_a_data_directory_of_another_cluster(service: list[str], tmp_path: Path) -> None:
+def test_a_data_directory_of_another_member(service: list[str], tmp_path: Path) -> None:
     _, directory = written(service, tmp_path)
     before = contents(directory)
     status, said = run(service, *alone(directory))
     assert status == 1
-    one_line_with(said, str(directory), "cluster")
+    one_line_with(said, str(directory), "'n1'", "'default'")
+    assert contents(directory) == before
+
+
+def test_a_damaged_note_of_who_the_member_is(service: list[str], tmp_path: Path) -> None:
+    cluster, directory = written(service, tmp_path)
+    note = directory / "member"
+    note.write_bytes(note.read_bytes().replace(b'"n1"', b'"n2"'))
+    before = contents(directory)
+    node = cluster.nodes[0]
+    node.start()
+    assert node.stop_by_itself() == 1
+    one_line_with(node.log.read_text(), str(note), "checksum")
     assert contents(directory) == before
 
 

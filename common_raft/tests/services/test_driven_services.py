@@ -4,20 +4,21 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from common_raft.testing.processes import Answer, DrivenCluster, NodeProcess, free_ports
-from common_raft.tests.services.test_like_etcd import PASSING, requests
 from common_raft.tests.services.variants import (
     CLUSTERS,
-    cluster_of,
+    SERVERS,
     command,
     driven_cluster_of,
     each_on_its_default,
 )
+from common_raft.tests.services.yardstick import Yardstick, compare, conversations_with_driven
 
 pytestmark = pytest.mark.processes
 SERVICES = each_on_its_default("v2.reactive")
@@ -31,9 +32,14 @@ def cluster(tmp_path: Path) -> Iterator[DrivenCluster]:
 
 
 @pytest.fixture(params=CLUSTERS)
-def each(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DrivenCluster]:
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def each(kind: str, tmp_path: Path) -> Iterator[DrivenCluster]:
     """A cluster of each kind of services."""
-    with driven_cluster_of(CLUSTERS[request.param], tmp_path, QUICK) as started:
+    with driven_cluster_of(CLUSTERS[kind], tmp_path, QUICK) as started:
         yield started
 
 
@@ -79,8 +85,11 @@ def index_of(node: NodeProcess) -> int:
     return int(node.ask("GET", "/v2/keys/no-such-key?quorum=true").headers["x-etcd-index"])
 
 
-def check_nothing_lost_or_repeated(cluster: DrivenCluster, load: list[Writer]) -> None:
-    """Every key was written by one request: what is there was applied once, or the indexes would not add up."""
+def check_nothing_lost_or_repeated(cluster: DrivenCluster, load: list[Writer], beside: int = 0) -> None:
+    """Every key was written by one request: what is there was applied once, or the indexes would not add up.
+
+    ``beside``: so many others were written by somebody else.
+    """
     for writer in load:
         writer.finish()
     cluster.wait_ready()
@@ -98,26 +107,22 @@ def check_nothing_lost_or_repeated(cluster: DrivenCluster, load: list[Writer]) -
                 assert stored["modifiedIndex"] == stored["createdIndex"]
                 found.add(key)
         assert acknowledged <= found
-        assert index == len(found)
+        assert index == len(found) + beside
         present.append(found)
     assert present[0] == present[1] == present[2]
     marks = [service.ask("GET", "/application/marks").json for service in cluster.services]
-    assert {each["index"] for each in marks} == {len(present[0])}
+    assert {each["index"] for each in marks} == {len(present[0]) + beside}
 
 
-def test_answers_are_those_of_a_service_with_raft_inside(tmp_path: Path, each: DrivenCluster) -> None:
-    def seen(node: NodeProcess, method: str, target: str, form: dict[str, object] | None) -> object:
-        answer = node.ask(method, target, form)
-        headers = {name: text for name, text in answer.headers.items() if name not in PASSING}
-        return answer.status, headers, answer.body
-
-    (tmp_path / "embedded").mkdir()
-    with cluster_of(SERVICES, tmp_path / "embedded", QUICK) as embedded:
-        for number, request in enumerate(requests(seed=1, count=300)):
-            which = number // 100  # a default GET is local: stay with the node that wrote
-            if number % 100 == 0:
-                assert index_of(each.nodes[which]) == index_of(embedded.nodes[which])
-            assert seen(each.nodes[which], *request) == seen(embedded.nodes[which], *request), request
+def test_answers_are_those_of_etcd(
+    answers_of_three: Yardstick, each: DrivenCluster, kind: str, compared: Counter[str]
+) -> None:
+    conversations = conversations_with_driven()
+    found = compare(answers_of_three, each, conversations)
+    answers_of_three.stop()
+    if found:
+        pytest.fail(found, pytrace=False)
+    compared[f"driven {kind}"] += sum(map(len, conversations))
 
 
 def node_of(cluster: DrivenCluster, node: NodeProcess) -> list[NodeProcess]:
@@ -177,6 +182,75 @@ def test_a_service_with_a_database_goes_on_from_what_it_holds(tmp_path: Path, va
         service.start()
         wait_for(lambda: service.knows_leader())  # that is, its /health is well
         assert service.ask("GET", "/application/marks").json["index"] == before
+
+
+OFTEN = [*QUICK, "--snapshot-count", "20"]
+
+
+def says(node: NodeProcess, text: str) -> bool:
+    return text in node.log.read_text()
+
+
+#: Of the stores in memory, and of those that a service finds again: what is started has nothing, or the last it had.
+DURABLE = ["v1.servlet", "v1.reactive", "v3.reactive"]
+
+
+def with_files(cluster: DrivenCluster) -> DrivenCluster:
+    for service in cluster.services:
+        service.add_flags("--database-url", f"sqlite:///{cluster.directory / service.name}.db")
+    return cluster
+
+
+def write(node: NodeProcess, prefix: str, count: int) -> None:
+    for number in range(count):
+        assert node.ask("PUT", f"/v2/keys/{prefix}-{number}", {"value": number}).status == 201
+
+
+@pytest.mark.parametrize("kind", ["v2.reactive", "mixed"])
+def test_services_that_start_empty_get_what_the_log_has_no_more(tmp_path: Path, kind: str) -> None:
+    with driven_cluster_of(CLUSTERS[kind], tmp_path, OFTEN) as cluster:
+        write(cluster.nodes[0], "before", 70)
+        for node in cluster.nodes:  # a second one: behind the first the log still has all
+            wait_for(lambda log=node.log: log.read_text().count("took a snapshot") > 1)  # type: ignore[misc]
+        load = kill_and_start_under_load(cluster, all_services, 2)
+        check_nothing_lost_or_repeated(cluster, load, beside=70)
+        assert all(says(service, "took the state of entry") for service in cluster.services)
+
+
+def away_for_long(cluster: DrivenCluster) -> None:
+    """Kills a follower and its service, and starts them again when nobody's log has what they lack."""
+    write(cluster.nodes[0], "before", 30)
+    node = cluster.followers()[0]
+    others = [each for each in cluster.nodes if each is not node]
+    for process in (node, cluster.service_of(node)):
+        process.kill()
+    load = [Writer(other, other.name) for other in others]
+    for writer in load:
+        writer.start()
+    write(others[0], "meanwhile", 100)
+    for process in (cluster.service_of(node), node):
+        process.start()
+    wait_for(lambda: says(cluster.service_of(node), "took the state of entry"))
+    wait_for(lambda: sum(len(writer.acknowledged) for writer in load) > 100)
+    check_nothing_lost_or_repeated(cluster, load, beside=130)
+
+
+@pytest.mark.parametrize("kind", ["v2.reactive", "mixed"])
+def test_a_node_and_its_service_that_were_away_for_long_catch_up(tmp_path: Path, kind: str) -> None:
+    with driven_cluster_of(CLUSTERS[kind], tmp_path, OFTEN) as cluster:
+        away_for_long(cluster)
+
+
+def test_a_database_that_was_away_for_long_catches_up(tmp_path: Path) -> None:
+    kinds = [(variant, SERVERS[variant][0]) for variant in DURABLE]
+    with with_files(driven_cluster_of(kinds, tmp_path, OFTEN)) as cluster:
+        away_for_long(cluster)
+        node, service = cluster.nodes[0], cluster.services[0]
+        for process in (node, service):
+            process.stop()
+            process.start()
+        cluster.wait_ready()
+        assert index_of(node) == index_of(cluster.nodes[1])
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
@@ -249,6 +323,27 @@ def test_a_service_that_another_node_drives_is_refused(cluster: DrivenCluster) -
     thief.start()
     ends_with(thief, "is driven by member", "and not by member")
     assert cluster.nodes[0].ask("PUT", "/v2/keys/k", {"value": "v"}).status == 201
+
+
+@pytest.mark.parametrize("variant", ["v1.servlet", "v1.reactive", "v3.reactive"])
+def test_a_database_that_another_nodes_service_had_is_refused_after_a_restart_as_well(
+    tmp_path: Path, variant: str
+) -> None:
+    cluster = driven_cluster_of(each_on_its_default(variant), tmp_path, QUICK)
+    for service in cluster.services:
+        service.add_flags("--database-url", f"sqlite:///{tmp_path / service.name}.db")
+    with cluster:
+        assert cluster.nodes[0].ask("PUT", "/v2/keys/k", {"value": "v"}).status == 201
+        thief, service = cluster.nodes[1], cluster.services[0]
+        for process in (thief, cluster.nodes[0], service):
+            process.kill()
+        service.start()
+        thief.add_flags("--application", f"http://127.0.0.1:{service.client_port}")
+        thief.start()
+        ends_with(thief, "the database belongs to member", "give each its own")
+        cluster.nodes[0].start()
+        wait_for(cluster.nodes[0].knows_leader)
+        assert cluster.nodes[0].ask("GET", "/v2/keys/k?quorum=true").json["node"]["value"] == "v"
 
 
 def test_a_service_that_is_ahead_of_the_log_is_refused(tmp_path: Path) -> None:

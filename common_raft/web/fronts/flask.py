@@ -1,6 +1,8 @@
 """The API as a Flask application, for any WSGI server that answers each request in a thread of its own."""
 
-from collections.abc import Iterable
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -11,6 +13,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from common_raft.web import response as answers
 from common_raft.web.api import Api
 from common_raft.web.limits import Limits
+from common_raft.web.stream import Stream, Streams
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -23,13 +26,17 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 #: What a path may hold unescaped.  Percent signs are escaped: the server has unescaped the path already.
 _SAFE = "/!$&'()*+,;=:@~"
+#: Seconds after which an empty piece asks a server whether the client is still there: WSGI has no other way.
+_PROBE = 1.0
 
 
-def application(api: Api, limits: Limits) -> Flask:
+def application(api: Api, limits: Limits, streams: Streams | None = None) -> Flask:
     """An application that answers every request, of whatever path and method, through ``api``.
 
-    ``api`` must call back before ``handle`` returns, as it does over a node that blocks.
+    ``api`` must call back before ``handle`` returns, as it does over a node that blocks.  ``streams`` is where it
+    keeps the streams that are under way, for whoever stops it, and has their limit.
     """
+    streams = Streams(limits.streams) if streams is None else streams
     app = Flask("etcd_v2", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = limits.body_bytes
     app.url_map.merge_slashes = False
@@ -44,9 +51,23 @@ def application(api: Api, limits: Limits) -> Flask:
             return _Ready(_GONE)  # nobody is there to read it
         content_type = environ.get("CONTENT_TYPE")
         encoded = content_type.encode("latin-1") if content_type else None
-        answer: list[answers.Response] = []
-        api.handle(environ["REQUEST_METHOD"], _target(environ), encoded, body, answer.append)
-        return _Ready(answer[0])
+        authorization = environ.get("HTTP_AUTHORIZATION")
+        answered: list[answers.Response | Stream] = []
+        api.handle(
+            environ["REQUEST_METHOD"],
+            _target(environ),
+            encoded,
+            body,
+            answered.append,
+            None if authorization is None else authorization.encode("latin-1"),
+        )
+        answer = answered[0]
+        if not isinstance(answer, Stream):
+            return _Ready(answer)
+        if streams.add(answer):
+            return _Streamed(answer, streams)
+        answer.cancel()
+        return _Ready(answer.instead)
 
     def unrouted(_error: Exception) -> Response:
         """For what the route does not match: unheard-of methods, line breaks in the path. The API has an answer."""
@@ -66,13 +87,58 @@ class _Ready(Response):
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         answer = self._answer
-        lines = answer.head.decode("latin-1").split("\r\n")
-        headers = [(name, value) for name, _, value in [line.partition(": ") for line in lines[:-1]]]
+        headers = _headers(answer.head)
         headers.append(("Content-Length", str(len(answer.body))))
         if answer.close:
             headers.append(("Connection", "close"))
         start_response(_STATUS[answer.status], headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+
+
+class _Streamed(Response):
+    def __init__(self, stream: Stream, streams: Streams) -> None:
+        self._stream = stream
+        self._streams = streams
+
+    def __call__(self, _environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        start_response(_STATUS[self._stream.status], _headers(self._stream.head))
+        return Pieces(self._stream, self._streams)
+
+
+class Pieces(Iterator[bytes]):
+    """A stream as the body of a WSGI response: the thread that asks for the next piece waits until there is one.
+
+    Some pieces are empty, which a server that passes them on finds out by whether the client is gone.
+    """
+
+    def __init__(self, stream: Stream, streams: Streams) -> None:
+        self.stream = stream
+        self._streams = streams
+        self._pieces: deque[bytes] = deque()
+        self._ended = False
+        self._more = threading.Event()
+        self._more.set()
+        stream.start(self._more.set)
+
+    def __next__(self) -> bytes:
+        if not self._pieces:
+            if self._ended:
+                raise StopIteration
+            self._more.wait(_PROBE)
+            self._more.clear()
+            pieces, self._ended = self.stream.take()
+            self._pieces.extend(pieces)
+        return self._pieces.popleft() if self._pieces else b""
+
+    def close(self) -> None:
+        """Nobody asks for more."""
+        self._streams.discard(self.stream)
+        self.stream.cancel()
+
+
+def _headers(head: bytes) -> list[tuple[str, str]]:
+    lines = head.decode("latin-1").split("\r\n")
+    return [(name, value) for name, _, value in [line.partition(": ") for line in lines[:-1]]]
 
 
 def _target(environ: "WSGIEnvironment") -> bytes:

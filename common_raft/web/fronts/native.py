@@ -9,10 +9,14 @@ Requests of one connection are answered in their order, whatever order their ans
 wait, or the client does not take its answers, nothing more is read from it. Requests that the parser cannot read get
 what Go's server says to them, and then the connection is closed.
 
+An answer that is a ``Stream`` keeps its turn until it ends.  Its pieces are taken as the client takes them; it is
+cancelled when the client sends its end, as by Go's server, or is gone.
+
 Speed: no task, future or timer per request; one small object for each that waits; one join and one write per answer.
 """
 
 import asyncio
+import logging
 import re
 import socket
 import time
@@ -25,8 +29,12 @@ from typing import cast
 import httptools
 
 from common_raft.web.api import Api, Respond
+from common_raft.web.fronts.plain import MAX_BYTES, plain_request
 from common_raft.web.limits import Address, Limits, bind
 from common_raft.web.response import BAD_REQUEST, Response
+from common_raft.web.stream import Stream
+
+log = logging.getLogger(__name__)
 
 _STATUS_LINES = {
     version: {
@@ -40,15 +48,19 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _METHODS = {name.encode(): name for name in ("GET", "PUT", "DELETE", "POST", "HEAD", "OPTIONS")}
 
 # Headers that matter here, by the spellings seen in practice; others are looked up in lower case.
-_CONTENT_TYPE, _HOST, _CONTENT_LENGTH, _CONNECTION, _EXPECT, _ENCODING = range(6)
-_NAMES = (b"content-type", b"host", b"content-length", b"connection", b"expect", b"transfer-encoding")
+_CONTENT_TYPE, _HOST, _CONTENT_LENGTH, _CONNECTION, _EXPECT, _AUTHORIZATION, _ENCODING = range(7)
+_NAMES = (
+    b"content-type", b"host", b"content-length", b"connection", b"expect", b"authorization", b"transfer-encoding",
+)  # fmt: skip
 _HEADERS = {spelling: kind for kind, name in enumerate(_NAMES) for spelling in (name, name.title())}
 _HOST_VALUE = re.compile(rb"[0-9A-Za-z!$%&'()*+,\-.:;=\[\]_~]*").fullmatch
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) (\S+) HTTP/1\.[01]\r?\n")
 
 _HIGH_BYTE = re.compile(rb"[\x80-\xff]")
 
-_SLICE = 8 << 10  # bytes parsed between two looks at how many requests wait
+_SLICE = MAX_BYTES  # bytes parsed between two looks at how many requests wait
+#: Seconds of a turn of the loop that go to those who send many requests at once; Raft's messages want their turns.
+_TURN = 0.005
 _LINGER = 0.5  # seconds for which a refused client's bytes are still taken, and dropped
 _SWEEP = 1.0  # seconds between two looks for connections past a deadline
 
@@ -67,33 +79,50 @@ def _refusal(status: str, text: str | None = None) -> bytes:
     return (head + (text or status)).encode()
 
 
-_Request = tuple[str, bytes, bytes | None, bytes, Respond]
+_Request = tuple[str, bytes, bytes | None, bytes, Respond, bytes | None]
+_LAST_CHUNK = b"0\r\n\r\n"
 
 
 class _Exchange:
-    """A request whose answer is awaited or not yet written."""
+    """A request whose answer is awaited, or not yet written, or a stream that has not ended."""
 
-    __slots__ = ("connection", "keep_alive", "response", "silent", "version")
+    __slots__ = ("connection", "keep_alive", "response", "silent", "stream", "version")
 
     def __init__(self, connection: "_Connection", version: str, keep_alive: bool, silent: bool) -> None:
-        self.connection = connection
+        self.connection: _Connection | None = connection  # None: it is lost
         self.version = version
         self.keep_alive = keep_alive
         self.silent = silent  # HEAD: headers only
-        self.response: Response | None = None
+        self.response: Response | Stream | None = None
+        self.stream: Stream | None = None  # one whose head is written
 
-    def respond(self, response: Response) -> None:
-        self.response = response
-        self.connection.flush()
+    def respond(self, response: Response | Stream) -> None:
+        if self.connection is not None:
+            self.response = response
+            self.connection.flush()
+        elif isinstance(response, Stream):
+            response.cancel()
+
+    def ready(self) -> None:
+        """The stream has something to take."""
+        if self.connection is not None:
+            self.connection.pump()
+
+    def abandon(self) -> None:
+        """The connection is lost."""
+        self.connection = None
+        if self.stream is not None:
+            self.stream.cancel()
 
 
 class _Connection(asyncio.Protocol):
     """One client. Invariant: ``queue`` holds the requests without a written answer, oldest first."""
 
     __slots__ = (
-        "_backlog", "_blocked_bytes", "_body", "_body_bytes", "_content_type", "_deferred", "_draining", "_expects",
-        "_front", "_has_connection", "_header_bytes", "_hosts", "_in_body", "_last", "_owes_continue", "_parser",
-        "_paused", "_pieces", "_reading", "_refusal", "_transport", "_url", "_write_blocked", "queue", "since",
+        "_authorization", "_backlog", "_blocked_bytes", "_body", "_body_bytes", "_content_type", "_deferred",
+        "_draining", "_ended", "_expects", "_front", "_has_connection", "_header_bytes", "_hosts", "_in_body",
+        "_last", "_owes_continue", "_parser", "_paused", "_pieces", "_reading", "_refusal", "_transport", "_url",
+        "_write_blocked", "postponed", "queue", "since",
     )  # fmt: skip
 
     def __init__(self, front: "NativeFront") -> None:
@@ -107,10 +136,12 @@ class _Connection(asyncio.Protocol):
             deque()
         )  # parsed; to be handled when the one before is answered and taken
         self._draining = False
+        self.postponed = False  # more of the backlog is parsed when the front says so
         self._paused = False
         self._write_blocked = False
         self._blocked_bytes = 0  # that waited to be taken when this was last looked at
         self._last = False  # nothing after the request last read will be read
+        self._ended = False  # the client has sent its end
         self._owes_continue = False
         self._refusal: bytes | None = None  # what to say, after what waits, before closing
         self._reading = False
@@ -121,6 +152,7 @@ class _Connection(asyncio.Protocol):
     def _begin(self) -> None:
         self._url = b""
         self._content_type: bytes | None = None
+        self._authorization: bytes | None = None
         self._hosts = 0
         self._has_connection = False
         self._expects = False
@@ -136,6 +168,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._transport = None
+        for exchange in self.queue:
+            exchange.abandon()
         self.queue.clear()
         self._deferred.clear()
         self._backlog = b""
@@ -146,16 +180,21 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._backlog:
             self._backlog += data
-        elif len(data) <= _SLICE and not self._paused:
-            self._feed(data)
-        else:
+        elif len(data) > _SLICE or self._paused:
             self._backlog = data
             self._drain()
+        elif self._reading or self.queue or self._last or (plain := plain_request(data)) is None:
+            self._feed(data)
+        else:
+            self._take_plain(*plain)
 
     def eof_received(self) -> bool:
         """The client sends no more. Keep the connection until what it asked for is answered."""
         self._last = True
+        self._ended = True
         self._reading = False
+        if self.queue and self.queue[0].stream is not None:
+            self.queue[0].stream.cancel()
         return bool(self.queue)
 
     def pause_writing(self) -> None:
@@ -167,6 +206,7 @@ class _Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._write_blocked = False
         self.since = self._front.now
+        self.pump()
         self._resume()
 
     # -- back-pressure
@@ -175,15 +215,25 @@ class _Connection(asyncio.Protocol):
         """Parse what was received, as long as not too many requests wait."""
         self._draining = True
         while self._deferred and not self._write_blocked and len(self.queue) == len(self._deferred):
-            self._front.api.handle(*self._deferred.popleft())
-        while self._backlog and not self._last and not self._is_full():
-            piece, self._backlog = self._backlog[:_SLICE], self._backlog[_SLICE:]
-            self._feed(piece)
+            try:
+                self._front.api.handle(*self._deferred.popleft())
+            except Exception:
+                self._failed()
+        data, parsed = self._backlog, 0
+        while parsed < len(data) and not self._last and not self._is_full():
+            self._feed(data[parsed : parsed + _SLICE])
+            parsed += _SLICE
+            if not (self._reading and self._in_body):
+                break  # others first
+        self._backlog = data[parsed:]
         self._draining = False
         if self._last:
             self._backlog = b""
-        if self._backlog or self._is_full():
+        if self._is_full():
             self._pause()
+        elif self._backlog:
+            self._pause()
+            self._front.postpone(self)
 
     def _is_full(self) -> bool:
         return self._write_blocked or len(self.queue) >= self._front.limits.pipelined
@@ -192,6 +242,11 @@ class _Connection(asyncio.Protocol):
         if not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """It is this connection's turn again."""
+        self.postponed = False
+        self._resume()
 
     def _resume(self) -> None:
         if self._draining:
@@ -203,6 +258,20 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     # -- parsing
+
+    def _take_plain(self, method: str, target: bytes, content_type: bytes | None, body: bytes) -> None:
+        """One request, all of it and no more, with nothing before it that waits."""
+        front = self._front
+        self.since = front.now
+        if len(body) > front.limits.body_bytes:
+            self._refuse("413 Request Entity Too Large")
+            return
+        exchange = _Exchange(self, "1.1", True, False)
+        self.queue.append(exchange)
+        try:
+            front.api.handle(method, target, content_type, body, exchange.respond, None)
+        except Exception:
+            self._failed()
 
     def _feed(self, data: bytes) -> None:
         if self._last:
@@ -253,7 +322,7 @@ class _Connection(asyncio.Protocol):
         self._reading = False
         self._last = True
         exchange = _Exchange(self, "1.1", False, False)
-        self._begin_or_defer(exchange, method, target, None, b"")
+        self._begin_or_defer(exchange, method, target, None, b"", None)
 
     def on_message_begin(self) -> None:
         self._reading = True
@@ -286,6 +355,9 @@ class _Connection(asyncio.Protocol):
             self._has_connection = True
         elif kind == _EXPECT:
             self._expect(value)
+        elif kind == _AUTHORIZATION:
+            if self._authorization is None:
+                self._authorization = value
         elif value.lower() != b"chunked":
             self._refuse("501 Not Implemented", "Unsupported transfer encoding")
 
@@ -342,21 +414,37 @@ class _Connection(asyncio.Protocol):
         exchange = _Exchange(self, version, keep_alive, method == "HEAD")
         if not keep_alive:
             self._last = True
-        url, content_type = self._url, self._content_type
+        url, content_type, authorization = self._url, self._content_type, self._authorization
         body = b"".join(self._pieces) if self._pieces else self._body
         self._begin()
-        self._begin_or_defer(exchange, method, url, content_type, body)
+        self._begin_or_defer(exchange, method, url, content_type, body, authorization)
 
     def _begin_or_defer(
-        self, exchange: _Exchange, method: str, target: bytes, content_type: bytes | None, body: bytes
+        self,
+        exchange: _Exchange,
+        method: str,
+        target: bytes,
+        content_type: bytes | None,
+        body: bytes,
+        authorization: bytes | None,
     ) -> None:
         """A request may rest on the one before it, a read on a write: it begins when that one is answered."""
         must_wait = bool(self.queue) or self._write_blocked
         self.queue.append(exchange)
         if must_wait:
-            self._deferred.append((method, target, content_type, body, exchange.respond))
+            self._deferred.append((method, target, content_type, body, exchange.respond, authorization))
         else:
-            self._front.api.handle(method, target, content_type, body, exchange.respond)
+            try:
+                self._front.api.handle(method, target, content_type, body, exchange.respond, authorization)
+            except Exception:
+                self._failed()
+
+    def _failed(self) -> None:
+        """A request was not handled, which is our own fault: end the connection, as Go's server does."""
+        log.exception("a request failed")
+        self._last = True
+        self._deferred.clear()
+        self.abort()
 
     def _refuse_version(self, version: str) -> None:
         if version == "0.9":
@@ -389,6 +477,9 @@ class _Connection(asyncio.Protocol):
                 if self._deferred:
                     self._resume()
                 return
+            if isinstance(response, Stream):
+                self._begin_stream(exchange, response)
+                return
             queue.popleft()
             if exchange.version == "1.1" and exchange.keep_alive and not (exchange.silent or response.close):
                 body = response.body
@@ -407,6 +498,49 @@ class _Connection(asyncio.Protocol):
                 self._write_unusual(exchange, response)
         self._flushed()
 
+    def _begin_stream(self, exchange: _Exchange, stream: Stream) -> None:
+        """Write the head, and what there is of the body; the exchange stays in the queue until the end."""
+        exchange.response, exchange.stream = None, stream
+        status = _STATUS_LINES[exchange.version][stream.status]
+        lines = [status, stream.head, self._front.date[: -len(_LENGTH)]]
+        if exchange.version == "1.0":  # only the connection's end tells that of the body
+            exchange.keep_alive = False
+        else:
+            if not exchange.keep_alive:
+                lines.append(b"Connection: close\r\n")
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        self._write(b"".join(lines))
+        stream.start(exchange.ready)
+        if exchange.silent or self._ended or self._front.stopping:
+            stream.cancel()  # which pumps
+        else:
+            self.pump()
+
+    def pump(self) -> None:
+        """Pass on what the stream whose turn it is has, if the client takes it."""
+        stream = self.queue[0].stream if self.queue else None
+        if stream is None or self._write_blocked:
+            return
+        exchange = self.queue[0]
+        pieces, ended = stream.take()
+        if exchange.version == "1.1":
+            pieces = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
+            if ended:
+                pieces.append(_LAST_CHUNK)
+        if pieces and not exchange.silent:
+            self._write(b"".join(pieces))
+        if ended:
+            self._end_stream(exchange, stream)
+
+    def _end_stream(self, exchange: _Exchange, stream: Stream) -> None:
+        exchange.stream = None
+        self.queue.popleft()
+        stream.cancel()  # nobody takes any more
+        if not exchange.keep_alive:
+            self._close_after_this()
+        self.flush()
+
     def _write_unusual(self, exchange: _Exchange, response: Response) -> None:
         """An answer to HEAD or HTTP/1.0, or the last one of a connection."""
         if response is BAD_REQUEST:
@@ -416,9 +550,12 @@ class _Connection(asyncio.Protocol):
             exchange.keep_alive = exchange.keep_alive and not response.close
             self._write(self._assemble(exchange, response))
         if not exchange.keep_alive:
-            self._last = True
-            self.queue.clear()
-            self._deferred.clear()
+            self._close_after_this()
+
+    def _close_after_this(self) -> None:
+        self._last = True
+        self.queue.clear()
+        self._deferred.clear()
 
     def _assemble(self, exchange: _Exchange, response: Response) -> bytes:
         body = response.body
@@ -511,9 +648,11 @@ class _Connection(asyncio.Protocol):
         self._refuse("503 Service Unavailable", "503 Service Unavailable: too many connections")
 
     def stop(self) -> None:
-        """Close now if nothing is under way, otherwise after the answers that are awaited."""
+        """Close now if nothing is under way, otherwise after the answers that are awaited; streams end."""
         if not self.queue:
             self._finish()
+        elif self.queue[0].stream is not None:
+            self.queue[0].stream.cancel()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -532,6 +671,8 @@ class NativeFront:
         self._connections: set[_Connection] = set()
         self._servers: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._postponed: deque[_Connection] = deque()
+        self._will_go_on = False
         self._loop = asyncio.get_running_loop()
         self._closed = asyncio.Event()
         self._empty = asyncio.Event()
@@ -551,8 +692,27 @@ class NativeFront:
 
     def opened(self, connection: _Connection) -> None:
         self._connections.add(connection)
-        if len(self._connections) > self.limits.connections or self.stopping:
+        if self.stopping:
+            connection.stop()  # the kernel had let it in before: it is as if it had come too late
+        elif len(self._connections) > self.limits.connections:
             connection.turn_away()
+
+    def postpone(self, connection: _Connection) -> None:
+        """Has a connection go on with what it has received, when others have had their turn."""
+        if not connection.postponed:
+            connection.postponed = True
+            self._postponed.append(connection)
+            if not self._will_go_on:
+                self._will_go_on = True
+                self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        until = self._loop.time() + _TURN
+        while self._postponed and self._loop.time() < until:
+            self._postponed.popleft().go_on()
+        self._will_go_on = bool(self._postponed)
+        if self._will_go_on:
+            self._loop.call_soon(self._go_on)
 
     def lost(self, connection: _Connection) -> None:
         self._connections.discard(connection)
