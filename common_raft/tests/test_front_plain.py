@@ -17,7 +17,14 @@ from common_raft.web.limits import Limits
 HOST = b"Host: 127.0.0.1:2379\r\n"
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
 GET = b"GET /v2/keys/a/b?quorum=true HTTP/1.1\r\n" + HOST + b"\r\n"
-PUT = b"PUT /v2/keys/a HTTP/1.1\r\n" + HOST + FORM + b"Content-Length: 7\r\n\r\nvalue=1"
+LENGTH = b"Content-Length: 7\r\n"
+
+
+def put(*headers: bytes) -> bytes:
+    return b"PUT /v2/keys/a HTTP/1.1\r\n" + b"".join(headers) + b"\r\nvalue=1"
+
+
+PUT = put(HOST, FORM, LENGTH)
 
 Call = tuple[str, bytes, bytes | None, bytes]
 
@@ -84,8 +91,9 @@ requests = st.builds(
     st.sampled_from((b"HTTP/1.1\r\n", b"HTTP/1.1\r\n", b"HTTP/1.0\r\n", b"HTTP/1.1\n")),
     st.one_of(
         st.lists(st.sampled_from(HEADERS), max_size=5),
-        st.lists(st.sampled_from(HEADERS), max_size=2).map(
-            lambda more: [HOST, FORM, *more, b"Content-Length: 7\r\n"]
+        st.lists(st.sampled_from(HEADERS), max_size=2).map(lambda more: [HOST, FORM, *more, LENGTH]),
+        st.lists(st.sampled_from(HEADERS), max_size=1).flatmap(
+            lambda more: st.permutations([HOST, FORM, LENGTH, *more])
         ),
         st.lists(st.sampled_from(HEADERS), max_size=2).map(lambda more: [HOST, *more]),
     ),
@@ -113,6 +121,12 @@ def test_what_is_recognised_is_what_the_parser_reads(data: bytes) -> None:
         GET[:-2] + b"User-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n",
         GET[:-2] + b"Accept-Encoding: identity\r\nConnection: keep-alive\r\n\r\n",
         PUT.replace(HOST, HOST + b"User-Agent: x\r\nAccept: */*\r\n").replace(FORM, FORM + b"Accept: y\r\n"),
+        put(LENGTH, HOST, FORM),  # wrk
+        put(HOST, b"User-Agent: curl/8.5.0\r\nAccept: */*\r\n", LENGTH, FORM),
+        put(HOST, b"User-Agent: Go-http-client/1.1\r\n", LENGTH, FORM, b"Accept-Encoding: gzip\r\n"),
+        put(
+            HOST, b"Accept-Encoding: gzip, deflate\r\nAccept: */*\r\nConnection: keep-alive\r\n", LENGTH, FORM
+        ),
     ],
 )
 def test_what_the_usual_clients_send_is_recognised(data: bytes) -> None:
@@ -132,6 +146,13 @@ def test_what_the_usual_clients_send_is_recognised(data: bytes) -> None:
         GET[:-2] + b"Connection: close\r\n\r\n",
         PUT.replace(b"Content-Length: 7", b"Transfer-Encoding: chunked"),
         PUT.replace(b"Content-Length: 7", b"Content-Length: 7\r\nContent-Length: 7"),
+        put(LENGTH, HOST, FORM, HOST),
+        put(FORM, LENGTH, HOST, FORM),
+        put(LENGTH, FORM),
+        put(HOST, FORM),
+        put(HOST, LENGTH),
+        GET[:-2] + LENGTH + b"\r\n1234567",
+        GET[:-2] + FORM + b"\r\n",
     ],
 )
 def test_what_asks_for_more_is_left_to_the_parser(data: bytes) -> None:

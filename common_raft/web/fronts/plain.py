@@ -8,19 +8,28 @@ import re
 #: A request is looked at only if it is no longer, in bytes.
 MAX_BYTES = 1 << 10
 
-# Headers that mean nothing here, or what is so in any case.  None may come twice where that would matter.
+# Headers that mean nothing here, or what is so in any case.
 _OTHER = (
-    rb"(?:(?:User-Agent|Accept|Accept-Encoding|Accept-Language|Cache-Control): [ -~]*\r\n"
-    rb"|Connection: keep-alive\r\n)*"
+    rb"(?:User-Agent|Accept|Accept-Encoding|Accept-Language|Cache-Control): [ -~]*|Connection: keep-alive"
 )
+
+
+def _once(group: int, header: bytes) -> bytes:
+    """``header``, unless it has come before; ``group`` is the number of the group in it."""
+    return rb"(?(%d)(?!)|%s)" % (group, header)
+
+
 _MATCH = re.compile(
-    rb"(?:(GET)|(?:PUT)) (/v2/keys[0-9A-Za-z/?&=._~%-]*) HTTP/1\.1\r\n"
-    rb"Host: [0-9A-Za-z.:-]+\r\n" + _OTHER + rb"(?(1)|"
-    rb"Content-Type: ([0-9A-Za-z/.+-]+(?:; ?[0-9A-Za-z=.-]+)?)\r\n"
-    + _OTHER
-    + rb"Content-Length: ([0-9]{1,4})\r\n"
-    + _OTHER
-    + rb")\r\n"
+    rb"(GET|PUT) (/v2/keys[0-9A-Za-z/?&=._~%-]*) HTTP/1\.1\r\n(?:(?:"
+    + rb"|".join(
+        (
+            _once(3, rb"Host: ([0-9A-Za-z.:-]+)"),
+            _once(4, rb"Content-Length: ([0-9]{1,4})"),
+            _once(5, rb"Content-Type: ([0-9A-Za-z/.+-]+(?:; ?[0-9A-Za-z=.-]+)?)"),
+            _OTHER,
+        )
+    )
+    + rb")\r\n)*\r\n"
 ).match
 
 
@@ -29,8 +38,13 @@ def plain_request(data: bytes) -> tuple[str, bytes, bytes | None, bytes] | None:
     match = _MATCH(data)
     if match is None:
         return None
-    is_get, target, content_type, length = match.groups()
-    if is_get is not None:
-        return ("GET", target, None, b"") if match.end() == len(data) else None
+    method, target, host, length, content_type = match.groups()
+    if host is None:
+        return None
+    if method == b"GET":
+        nothing_else = length is None and content_type is None and match.end() == len(data)
+        return ("GET", target, None, b"") if nothing_else else None
+    if length is None or content_type is None:
+        return None
     body = data[match.end() :]
     return ("PUT", target, content_type, body) if len(body) == int(length) else None
