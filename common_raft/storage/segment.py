@@ -72,7 +72,7 @@ class Segment:
     ``end`` is where the next frame goes, ``size`` how many bytes the segment may have, its seal included.
     """
 
-    __slots__ = ("_descriptor", "_fsync", "end", "number", "path", "salt", "size")
+    __slots__ = ("_fsync", "descriptor", "end", "number", "path", "salt", "size")
 
     def __init__(
         self, path: Path, descriptor: int, number: int, salt: int, end: int, size: int, *, fsync: bool
@@ -82,7 +82,7 @@ class Segment:
         self.salt = salt
         self.end = end
         self.size = size
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._fsync = fsync
 
     @classmethod
@@ -121,37 +121,41 @@ class Segment:
         """Whether a frame of that many bytes fits, and the seal behind it."""
         return self.end + frame_size + SEAL_FRAME <= self.size
 
-    def write(self, frame: bytes | bytearray) -> float:
-        """Append a frame and make it durable.  Returns the seconds that ``fdatasync`` took."""
-        write_all(self._descriptor, frame, self.end)
+    def write(self, frame: bytes | bytearray) -> None:
+        """Append a frame, which is durable once ``sync`` was called, or ``descriptor`` synced by other means."""
+        write_all(self.descriptor, frame, self.end)
+        self.end += len(frame)
+
+    def sync(self) -> float:
+        """Make durable what was written.  Returns the seconds that ``fdatasync`` took."""
         began = perf_counter()
         if self._fsync:
-            os.fdatasync(self._descriptor)
-        self.end += len(frame)
+            os.fdatasync(self.descriptor)
         return perf_counter() - began
 
     def rewrite(self, frame: bytes, offset: int) -> None:
         """Write a frame that is there already once more, with all of its end, and make it durable."""
-        write_all(self._descriptor, frame, offset)
+        write_all(self.descriptor, frame, offset)
         if self._fsync:
-            os.fdatasync(self._descriptor)
+            os.fdatasync(self.descriptor)
 
     def clear_rest(self) -> None:
         """Make everything behind ``end`` zero, durably, and preallocated."""
-        os.ftruncate(self._descriptor, self.end)
+        os.ftruncate(self.descriptor, self.end)
         self.reserve()
 
     def reserve(self) -> None:
         """Preallocate up to ``size``; a segment that was copied, or made by other means, may be shorter."""
-        preallocate(self._descriptor, self.size)
+        preallocate(self.descriptor, self.size)
         if self._fsync:
-            os.fsync(self._descriptor)
+            os.fsync(self.descriptor)
 
     def seal(self, sequence: int) -> None:
         """Close the segment: the next one is there, durably, and goes on after batch ``sequence``."""
         self.write(FrameEncoder().encode_seal(self.number + 1, sequence, self.end, self.salt))
-        os.ftruncate(self._descriptor, self.end)  # what was preallocated and is not needed
+        self.sync()
+        os.ftruncate(self.descriptor, self.end)  # what was preallocated and is not needed
         self.close()
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)

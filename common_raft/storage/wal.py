@@ -175,6 +175,11 @@ class Wal:
                 raise
 
     @property
+    def syncs(self) -> bool:
+        """Whether what is appended is made durable."""
+        return self._fsync
+
+    @property
     def last_index(self) -> int:
         """Index of the last entry in the log; ``recovered.first_index - 1`` while there is none."""
         return self._last_index
@@ -191,30 +196,72 @@ class Wal:
         :raises ValueError: a gap between entries, a change to what is committed, a snapshot that does not fit or has
             no file, or a closed log; nothing is written then
         """
+        framed = self._framed(batch)
+        if framed is None:
+            return
+        frame, after = framed
+        try:
+            if not self._fits(frame, after):
+                self._roll(len(frame))
+            self._segment.write(self._encoder.finish(frame, self._segment.end, self._segment.salt))
+            self.synced(self._segment.sync())
+        except BaseException as error:
+            raise self.failed(error) from error
+        self._wrote(len(frame), after)
+
+    def write(self, batch: Sequence[Record]) -> int | None:
+        """`append` without waiting for the disk: returns the descriptor that is to be synced.
+
+        The caller has that done, and then calls ``synced`` or ``failed``, before anything else is asked of the log.
+        None, with nothing done, where nothing is to be written or a new segment is to be begun: then call ``append``.
+        Raises as ``append``.
+        """
+        framed = self._framed(batch)
+        if framed is None or not self._fits(*framed):
+            return None
+        frame, after = framed
+        try:
+            self._segment.write(self._encoder.finish(frame, self._segment.end, self._segment.salt))
+        except BaseException as error:
+            raise self.failed(error) from error
+        self._wrote(len(frame), after)
+        return self._segment.descriptor
+
+    def synced(self, seconds: float) -> None:
+        """What was written is durable: the disk took so long."""
+        if self._fsync:
+            self.measures.fsyncs.observe(seconds)
+            self.last_sync = seconds
+
+    def failed(self, error: BaseException) -> WriteFailed:
+        """What was written is perhaps not durable, and nothing more is written; returns what is to be raised.
+
+        A failed write or fdatasync is final.  After a failed fdatasync Linux marks the pages clean although the disk
+        does not hold them, so that a second one succeeds without having written anything ("fsyncgate",
+        lwn.net/Articles/752063); and after a failed write nobody knows what is in the file.  Only reading the log
+        back, by starting again, tells what survived.
+        """
+        self._failure = error
+        return WriteFailed(self._segment.path, error)
+
+    def _framed(self, batch: Sequence[Record]) -> tuple[bytearray, _After] | None:
+        """The batch as a frame, still without its place, and what the log comes to by it; None if it says nothing."""
         if self._failure is not None:
             raise WriteFailed(self._segment.path, self._failure) from self._failure
         if self._closed:
             raise ValueError(f"{self._directory}: append to a closed log")
         records = [record for record in batch if record[0] is not None or record[2] or len(record) > 3]
         if not records:
-            return
+            return None
         after = self._check(records)
-        frame = self._encoder.encode_batch(records, self._sequence + 1)
-        # A failed write or fdatasync is final.  After a failed fdatasync Linux marks the pages clean although the
-        # disk does not hold them, so that a second one succeeds without having written anything ("fsyncgate",
-        # lwn.net/Articles/752063); and after a failed write nobody knows what is in the file.  Only reading the log
-        # back, by starting again, tells what survived.
-        try:
-            if not self._segment.has_room(len(frame)) or (after.marks and self._version < FORMAT_VERSION):
-                self._roll(len(frame))
-            seconds = self._segment.write(self._encoder.finish(frame, self._segment.end, self._segment.salt))
-        except BaseException as error:
-            self._failure = error
-            raise WriteFailed(self._segment.path, error) from error
-        self.measures.written_bytes += len(frame)
-        if self._fsync:
-            self.measures.fsyncs.observe(seconds)
-            self.last_sync = seconds
+        return self._encoder.encode_batch(records, self._sequence + 1), after
+
+    def _fits(self, frame: bytearray, after: _After) -> bool:
+        """Whether the open segment has room for the frame, and is of a version that has marks if it has some."""
+        return self._segment.has_room(len(frame)) and not (after.marks and self._version < FORMAT_VERSION)
+
+    def _wrote(self, size: int, after: _After) -> None:
+        self.measures.written_bytes += size
         self._sequence += 1
         self._first_index, self._last_index, self._hard_state = (
             after.first_index,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from common_raft.drivers import proposals
 from common_raft.storage.records import Record
+from common_raft.storage.ring import SyncRing
 from common_raft.storage.wal import Wal
 
 #: How long what was called durable stays in memory.
@@ -39,21 +40,30 @@ def acknowledge_early() -> None:
             last_write = time.monotonic()
 
     Wal.append = append  # type: ignore[method-assign]
+    Wal.write = lambda _, __: None  # type: ignore[method-assign]  # so that all is appended
 
 
 def fail_fsync() -> None:
-    """From some moment on the disk cannot say that it has written."""
-    sync = os.fdatasync
+    """From some moment on the disk cannot say that it has written, whoever asks it."""
+    sync, take = os.fdatasync, SyncRing.take
     left = GOOD_SYNCS
 
-    def fdatasync(descriptor: int) -> None:
+    def fails() -> bool:
         nonlocal left
         left -= 1
-        if left < 0:
+        return left < 0
+
+    def fdatasync(descriptor: int) -> None:
+        if fails():
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         sync(descriptor)
 
+    def take_failure(self: SyncRing) -> int | None:
+        result = take(self)
+        return -errno.EIO if result is not None and fails() else result
+
     os.fdatasync = fdatasync
+    SyncRing.take = take_failure  # type: ignore[method-assign]
 
 
 def little_room() -> None:
