@@ -30,7 +30,9 @@ from common_raft.drivers.membership import ChangeDone, ChangeError, ChangeKind, 
 from common_raft.drivers.options import NodeOptions
 from common_raft.drivers.proposals import STOPPED
 from common_raft.drivers.snapshotting import Overtaken, read_beside
-from common_raft.storage import SnapshotMark, Wal
+from common_raft.storage import SnapshotMark, Wal, WalWriter
+from common_raft.storage.loop_writer import LoopWriter
+from common_raft.storage.ring import SyncRing
 from common_raft.transport.asyncio import AsyncioTransport
 from common_raft.transport.messages import PeerMessage
 
@@ -86,6 +88,20 @@ class AsyncioNode(Member[Command, Result]):
         self._whole: asyncio.Event = asyncio.Event()
         self._ticker: asyncio.TimerHandle | None = None
         self._tick_at = self._loop.time()
+        self._gathering: asyncio.TimerHandle | None = None  # a turn that is due whatever happens before
+
+    def _writer_of(self, wal: Wal) -> WalWriter:
+        ring = SyncRing.open() if wal.syncs else None
+        if ring is None:
+            return super()._writer_of(wal)
+        return LoopWriter(
+            wal,
+            ring,
+            self._durable_in_thread,
+            self._disk_failed_in_thread,
+            durable=self._on_durable,
+            failed=self._fail,
+        )
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -128,6 +144,8 @@ class AsyncioNode(Member[Command, Result]):
         if self._applying is not None:
             await asyncio.wait([self._applying])
         await self._transport.close()
+        if isinstance(self._writer, LoopWriter):
+            await self._writer.leave_loop()
         await self._loop.run_in_executor(None, self._close_beside)
 
     def _close_beside(self) -> None:
@@ -135,8 +153,9 @@ class AsyncioNode(Member[Command, Result]):
         self._close_snapshots()
 
     def _stop(self) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
+        for timer in (self._ticker, self._gathering):
+            if timer is not None:
+                timer.cancel()
         self._stop_waiting()
         self._whole.set()
 
@@ -157,7 +176,7 @@ class AsyncioNode(Member[Command, Result]):
             done(ProposalError(STOPPED))
             return
         self._proposals.add(command, done, self._loop.time())
-        if not self._turn_is_due:
+        if self._forwarding.gathers_until is None:  # else it goes along with what waits
             self._schedule_turn()
 
     def read_index(self, done: ReadDone) -> None:
@@ -197,6 +216,13 @@ class AsyncioNode(Member[Command, Result]):
             self._fail(error)
             if not isinstance(error, Exception):
                 raise
+        until = self._forwarding.gathers_until
+        if until is not None and self._gathering is None:
+            self._gathering = self._loop.call_at(until, self._end_gathering)
+
+    def _end_gathering(self) -> None:
+        self._gathering = None
+        self._run_turn()
 
     def _tick(self) -> None:
         if self._stopped:
@@ -213,7 +239,7 @@ class AsyncioNode(Member[Command, Result]):
 
     def _apply(self, work: Work) -> None:
         if not self._applies_beside:
-            machine = cast(StateMachine[Command, Result], self._machine)
+            machine = cast("StateMachine[Command, Result]", self._machine)
             self._on_applied(work, machine.apply(work.batches, work.applied) if work.batches else ())
             return
         self._do_beside(work)
@@ -249,7 +275,7 @@ class AsyncioNode(Member[Command, Result]):
 
         None when the node stops before that, and when the machine is elsewhere: all is then handed out again.
         """
-        machine = cast(AsyncStateMachine[Command, Result], self._machine)
+        machine = cast("AsyncStateMachine[Command, Result]", self._machine)
         while not self._stopped:
             try:
                 results = await machine.apply(work.batches, work.applied)

@@ -28,13 +28,18 @@ MAX_FOREIGN_BYTES = 64 << 20
 #: the followers at a time takes a fraction of a heartbeat.  What is left waits for the next turn.
 MAX_TURN_BYTES = 4 << 20
 
+#: A batch that comes while the one before is under way waits for it, to share a message or an entry with what comes
+#: meanwhile; but no longer than this, in seconds, wherever the disks and the network are slower.
+GATHER_SECONDS = 0.002
+
 LEADER_CHANGED = "etcdserver: leader changed"
 
 
 class Forwarding:
     """Set ``transport`` before anything else is called.
 
-    ``holds``: nothing is proposed or sent for now; what comes from others waits, too.
+    ``holds``: nothing is proposed or sent for now; what comes from others waits, too.  ``gathers_until``: when
+    `advance` is to be called again, whatever happens before that; None if there is nothing to be proposed or sent.
     """
 
     transport: Transport
@@ -47,6 +52,7 @@ class Forwarding:
         self._own_id = own_id
         self._now = now
         self.holds = False
+        self.gathers_until: float | None = None
         self._foreign: deque[tuple[int, bytes]] = (
             deque()
         )  # (origin, sealed batch), to be proposed with our own
@@ -63,19 +69,33 @@ class Forwarding:
         proposals, core = self._proposals, self._core
         if self.holds or not (proposals.pending or proposals.unsent or self._foreign):
             return
-        leader = core.leader
         if core.role is Role.LEADER:
-            if not disk_is_busy:
+            if not disk_is_busy and not self._gathers(core.commit < core.last_index):
                 proposals.seal_pending(self._now())
                 self._propose()
-        elif (
-            leader != NOBODY
-            and (leader, core.term) != self._refused_by
-            and self.transport.is_connected(leader)
-        ):
+        elif self._reaches_leader() and not self._gathers(disk_is_busy):
             proposals.seal_pending(self._now())
             for batches in _chunks(proposals.take_unsent(MAX_BYTES)):
-                self.transport.send(ForwardedProposals(leader, self._own_id, batches))
+                self.transport.send(ForwardedProposals(core.leader, self._own_id, batches))
+
+    def _gathers(self, under_way: bool) -> bool:
+        """Whether to wait for more: while an entry is under way, and no longer than GATHER_SECONDS."""
+        if under_way:
+            now = self._now()
+            if self.gathers_until is None:
+                self.gathers_until = now + GATHER_SECONDS
+            if now < self.gathers_until:
+                return True
+        self.gathers_until = None
+        return False
+
+    def _reaches_leader(self) -> bool:
+        leader = self._core.leader
+        return (
+            leader != NOBODY
+            and (leader, self._core.term) != self._refused_by
+            and self.transport.is_connected(leader)
+        )
 
     def on_tick(self) -> None:
         """Whoever did not lead may be asked once more: it was perhaps about to."""

@@ -109,7 +109,7 @@ class Member(Administration, Generic[Command, Result]):
         self._forwarding = Forwarding(self._core, self._proposals, options.id, now)
         self._leaving = Leaving(options, self._core, self._forwarding, now)
         self._at_disk: deque[tuple[int, list[Message]]] = deque()
-        self._writer = WalWriter(wal, self._durable_in_thread, self._disk_failed_in_thread)
+        self._writer = self._writer_of(wal)
         self._snapshots = wal.snapshots
         self._log_measures = wal.measures
         self._measuring = Measuring(options.heartbeat_interval)
@@ -194,6 +194,9 @@ class Member(Administration, Generic[Command, Result]):
         )
 
     # --- what a driver adds -----------------------------------------------------------------------------------
+
+    def _writer_of(self, wal: Wal) -> WalWriter:
+        return WalWriter(wal, self._durable_in_thread, self._disk_failed_in_thread)
 
     def _fail(self, error: BaseException) -> None:
         """Ends the node: it says nothing more to anybody."""
@@ -300,7 +303,7 @@ class Member(Administration, Generic[Command, Result]):
         for state in ready.read_states:
             self._reads.confirmed(state.context, state.index)
         if ready.committed:
-            proposals = cast(Proposals[Any, Any], self._proposals)
+            proposals = cast("Proposals[Any, Any]", self._proposals)
             self._snapshotting.committed(sum([len(entry.data) for entry in ready.committed]))
             self._apply(unpack(ready.committed_index, ready.committed, proposals))
         elif ready.read_states:

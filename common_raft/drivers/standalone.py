@@ -88,7 +88,7 @@ class StandaloneNode(Alone, Generic[Command, Result]):
         if self._stopped:
             done(self.refusal(STOPPED))
         elif not self._awaits:
-            machine = cast(StateMachine[Command, Result], self._machine)
+            machine = cast("StateMachine[Command, Result]", self._machine)
             self.applied += 1
             [results] = machine.apply([(machine.encode([command]), True)], machine.applied + 1)
             assert results is not None
@@ -115,7 +115,7 @@ class StandaloneNode(Alone, Generic[Command, Result]):
             self._running -= 1
 
     async def _apply_all(self) -> None:
-        machine = cast(AsyncStateMachine[Command, Result], self._machine)
+        machine = cast("AsyncStateMachine[Command, Result]", self._machine)
         while self._waiting:
             command, done = self._waiting.popleft()
             self.applied += 1

@@ -240,7 +240,8 @@ class ThreadsNode(Member[Command, Result]):
         tick_at = self._now() + interval
         while not self._stopped:
             self._turn()
-            self._take_gathered(tick_at)
+            until = self._forwarding.gathers_until
+            self._take_gathered(tick_at if until is None else min(tick_at, until))
             now = self._now()
             if now >= tick_at and not self._stopped:
                 tick_at = next_tick(tick_at, now, interval)
@@ -326,7 +327,7 @@ class ThreadsNode(Member[Command, Result]):
             steps += [self._to_apply.get_nowait() for _ in range(self._to_apply.qsize())]
             for kind, group in groupby(steps, type):
                 if kind is Work:
-                    yield together(cast(Iterable[Work], group))
+                    yield together(cast("Iterable[Work]", group))
                     continue
                 for step in group:
                     if step is None:
