@@ -19,7 +19,7 @@ from benchmarks.targets import (
     STANDALONE,
     Target,
 )
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import USUAL, WORKLOADS, Workload
 
 CLUSTER_START = 3.0  # s, an estimate, as are the two that follow
 WRK_START = 0.3  # s
@@ -104,9 +104,7 @@ def grid(
     ]
 
 
-_SAME, _RANDOM, _PUT, _GET = (
-    WORKLOADS[name] for name in ("same-data", "random-data", "put-only", "get-only")
-)
+_SAME, _RANDOM, _PUT, _GET = (WORKLOADS[name] for name in USUAL)
 
 
 def standard(tools: Sequence[str], targets: Sequence[Target], section: str = EMBEDDED) -> list[Cell]:

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.errors import BenchmarkError
 from benchmarks.statistics import Ratio, median, ratio, spread
 from benchmarks.targets import EMBEDDED, YARDSTICK
+from benchmarks.workloads import WORKLOADS
 
 FORMAT = 1
 SUMMARY = "summary.json"
@@ -138,12 +139,11 @@ def is_yardstick(name: str) -> bool:
 Cell = tuple[str, str, str, int]  # section, tool, workload, users
 
 _TOOLS = ("wrk", "locust")
-_WORKLOADS = ("same-data", "random-data", "put-only", "get-only")
 
 
 def _order(cell: Cell, sections: Sequence[str]) -> tuple[int, int, int, int]:
     section, tool, workload, users = cell
-    return sections.index(section), _TOOLS.index(tool), _WORKLOADS.index(workload), users
+    return sections.index(section), _TOOLS.index(tool), list(WORKLOADS).index(workload), users
 
 
 def _row(runs: Sequence[Run], yardstick: Sequence[Run] | None) -> Row:

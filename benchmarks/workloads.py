@@ -10,13 +10,15 @@ class Workload:
     """One workload.
 
     ``may_be_missing``: a 404 is a right answer, because another user's DELETE may come first.
-    ``preloaded``: keys ``<name>-1`` to ``<name>-<preloaded>`` that must be there before the users start.
+    ``preloaded``: keys ``<name>-1`` to ``<name>-<preloaded>`` that must be there before the users start.  ``usual``:
+    measured where nobody says which.
     """
 
     name: str
     title: str
     may_be_missing: bool = False
     preloaded: int = 0
+    usual: bool = True
 
     @property
     def wrk_script(self) -> str:
@@ -34,5 +36,9 @@ WORKLOADS = {
         Workload("random-data", "100 x (PUT, GET), then DELETE; a key for each user"),
         Workload("put-only", "PUT; a key for each user"),
         Workload("get-only", "GET of 100 keys", preloaded=100),
+        Workload("get-quorum", "GET of 100 keys with quorum=true", preloaded=100, usual=False),
+        Workload("put-10kb", "PUT of 10,000 bytes; a key for each user", usual=False),
     )
 }
+
+USUAL = tuple(name for name, workload in WORKLOADS.items() if workload.usual)

@@ -9,5 +9,5 @@ from benchmarks.locust.user import KeyUser, read_keys
 
 class GetOnly(KeyUser):
     def steps(self) -> None:
-        for key in read_keys(self.number):
+        for key in read_keys("get-only", self.number):
             self.get(key)

@@ -246,11 +246,12 @@ class KeyUser(FastHttpUser):
     def run_steps(self) -> None:
         self.steps()
 
-    def put(self, key: str, value: int) -> None:
-        self._request("PUT", key, data=f"value={value}", headers=FORM)
+    def put(self, key: str, value: int, size: int = 0) -> None:
+        """``size``: of the value in bytes; it is filled up with dots."""
+        self._request("PUT", key, data=f"value={str(value).ljust(size, '.')}", headers=FORM)
 
-    def get(self, key: str, expected: int | None = None) -> None:
-        body = self._request("GET", key)
+    def get(self, key: str, expected: int | None = None, *, query: str = "") -> None:
+        body = self._request("GET", key + query)
         if expected is not None and body is not None and f'"value":"{expected}"'.encode() not in body:
             recorder.wrong_values += 1
 
@@ -276,6 +277,6 @@ class KeyUser(FastHttpUser):
             return response.content if 200 <= response.status_code < 300 else None
 
 
-def read_keys(start: int) -> Iterator[str]:
-    """The keys that get-only reads, from its ``start``-th on, for ever."""
-    return (f"get-only-{(start + turn) % READ_KEYS + 1}" for turn in itertools.count())
+def read_keys(workload: str, start: int) -> Iterator[str]:
+    """The keys that a workload only reads, from its ``start``-th on, for ever."""
+    return (f"{workload}-{(start + turn) % READ_KEYS + 1}" for turn in itertools.count())

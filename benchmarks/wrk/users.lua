@@ -51,13 +51,16 @@ local function queue()
    return push, pop
 end
 
--- All requests on one key, formatted once.  A PUT is a head that fits the number of digits, and the value.
-local function requests_on(key)
+-- All requests on one key, formatted once.  A PUT is a head that fits the number of digits, and the value; with a size
+-- (bytes, more than the digits of any value), it is filled up with dots.
+local function requests_on(key, size)
    local path = KEYS .. key
-   local made = { GET = wrk.format("GET", path), DELETE = wrk.format("DELETE", path), PUT = {} }
+   local made = { GET = wrk.format("GET", path), DELETE = wrk.format("DELETE", path), PUT = {}, FILL = {} }
    for digits = 1, LONGEST_VALUE do
       local headers = { ["Content-Type"] = FORM["Content-Type"] }
-      made.PUT[digits] = wrk.format("PUT", path, headers, "value=" .. ("0"):rep(digits)):sub(1, -digits - 1)
+      local length = size or digits
+      made.PUT[digits] = wrk.format("PUT", path, headers, "value=" .. ("0"):rep(length)):sub(1, -length - 1)
+      made.FILL[digits] = ("."):rep(length - digits)
    end
    return made
 end
@@ -67,7 +70,7 @@ local function render(requests, step)
       return requests[step]
    end
    local digits = step < 10 and 1 or step < 100 and 2 or 3
-   return requests.PUT[digits] .. step
+   return requests.PUT[digits] .. step .. requests.FILL[digits]
 end
 
 -- What a thread counts; done() collects it.  Globals, because wrk's thread:get() reads globals only.
@@ -79,7 +82,7 @@ local function count(status)
 end
 
 -- Each user has a key of its own, and the answer names it: so it is known whose answer came.
-function users.with_own_keys(workload, steps)
+function users.with_own_keys(workload, steps, size)
    local push, pop = queue()
    local requests, position = {}, {}
    local pattern = '"/' .. workload:gsub("%-", "%%-") .. '%-%d+%-(%d+)"'
@@ -89,7 +92,7 @@ function users.with_own_keys(workload, steps)
       local user = pop()
       if not user then -- at the start; later only when an answer got lost or named no key
          user = #requests + 1
-         requests[user] = requests_on(workload .. "-" .. node .. "-" .. user)
+         requests[user] = requests_on(workload .. "-" .. node .. "-" .. user, size)
          position[user] = 0
       end
       local step = position[user] % #steps + 1
@@ -155,13 +158,13 @@ function users.with_one_key(workload, steps)
    end
 end
 
--- GETs of the keys get-only-1, get-only-2 and so on, in turn; they do not wait for each other.
-function users.reading(workload, keys)
+-- GETs of the keys WORKLOAD-1, WORKLOAD-2 and so on, in turn; they do not wait for each other.
+function users.reading(workload, keys, query)
    local requests, turn = {}, 0
 
    function request()
       turn = turn % keys + 1
-      requests[turn] = requests[turn] or wrk.format("GET", KEYS .. workload .. "-" .. turn)
+      requests[turn] = requests[turn] or wrk.format("GET", KEYS .. workload .. "-" .. turn .. (query or ""))
       return requests[turn]
    end
 

@@ -94,6 +94,7 @@ class AsyncioNode(Member[Command, Result]):
         ring = SyncRing.open() if wal.syncs else None
         if ring is None:
             return super()._writer_of(wal)
+        log.info("the kernel syncs the log (io_uring)")
         return LoopWriter(
             wal,
             ring,
