@@ -410,7 +410,7 @@ def test_who_was_let_in_just_before_the_front_stops_is_told_nothing() -> None:
 
 
 def test_slow_idle_and_deaf_clients_are_cut_and_waiting_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_SWEEP", 0.1)
+    monkeypatch.setattr(NativeFront, "sweep_seconds", 0.1)
     with serving("native", Limits(idle=0.4, request=0.4, write=0.4)) as served:
         served.ask("PUT", "/v2/keys/a", "value=" + "x" * 200_000)
         idle, slow, trickling, deaf, waiting = (served.connect() for _ in range(5))

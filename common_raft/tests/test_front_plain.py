@@ -9,7 +9,7 @@ import pytest
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from common_raft.web.fronts import native
+from common_raft.web.fronts.connection import Connection
 from common_raft.web.fronts.native import NativeFront
 from common_raft.web.fronts.plain import MAX_BYTES, plain_request
 from common_raft.web.limits import Limits
@@ -166,7 +166,7 @@ def test_the_parser_is_spared_where_nothing_waits(monkeypatch: pytest.MonkeyPatc
         wire = Wire()
         connection.connection_made(wire)  # type: ignore[arg-type]
         with monkeypatch.context() as patched:
-            patched.setattr(native._Connection, "_feed", lambda *_: pytest.fail("it was parsed"))
+            patched.setattr(Connection, "_feed", lambda *_: pytest.fail("it was parsed"))
             connection.data_received(GET)
         connection.data_received(GET)  # the one before waits: this one, too
         assert len(api.calls) == 1
