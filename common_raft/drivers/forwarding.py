@@ -67,27 +67,30 @@ class Forwarding:
     def advance(self, *, disk_is_busy: bool) -> None:
         """Once in a turn.  A leader whose disk is busy lets all that comes gather for the next entry."""
         proposals, core = self._proposals, self._core
-        if self.holds or not (proposals.pending or proposals.unsent or self._foreign):
-            return
-        if core.role is Role.LEADER:
-            if not disk_is_busy and not self._gathers(core.commit < core.last_index):
-                proposals.seal_pending(self._now())
-                self._propose()
-        elif self._reaches_leader() and not self._gathers(disk_is_busy):
+        leads = core.role is Role.LEADER
+        if (
+            self.holds
+            or not (proposals.pending or proposals.unsent or self._foreign)
+            or (disk_is_busy if leads else not self._reaches_leader())
+        ):
+            self.gathers_until = None
+        elif not self._gathers(core.commit < core.last_index if leads else disk_is_busy):
             proposals.seal_pending(self._now())
-            for batches in _chunks(proposals.take_unsent(MAX_BYTES)):
-                self.transport.send(ForwardedProposals(core.leader, self._own_id, batches))
+            if leads:
+                self._propose()
+            else:
+                self._forward()
 
     def _gathers(self, under_way: bool) -> bool:
         """Whether to wait for more: while an entry is under way, and no longer than GATHER_SECONDS."""
-        if under_way:
-            now = self._now()
-            if self.gathers_until is None:
-                self.gathers_until = now + GATHER_SECONDS
-            if now < self.gathers_until:
-                return True
-        self.gathers_until = None
-        return False
+        now = self._now()
+        until = self.gathers_until or now + GATHER_SECONDS
+        self.gathers_until = until if under_way and now < until else None
+        return self.gathers_until is not None
+
+    def _forward(self) -> None:
+        for batches in _chunks(self._proposals.take_unsent(MAX_BYTES)):
+            self.transport.send(ForwardedProposals(self._core.leader, self._own_id, batches))
 
     def _reaches_leader(self) -> bool:
         leader = self._core.leader

@@ -113,6 +113,21 @@ def test_a_followers_batch_leaves_with_its_acknowledgement_or_a_little_later(don
     assert member.advance(disk_is_busy=not done) == ["a", "bc"]
 
 
+@pytest.mark.parametrize("why", ["no leader is known", "leading ends", "the node leaves", "its disk works"])
+def test_nothing_is_due_while_nothing_can_be_proposed_or_sent(why: str) -> None:
+    member = Member(Role.LEADER)
+    member.add("a")
+    member.add("b")
+    assert member.forwarding.gathers_until is not None
+    if why == "the node leaves":
+        member.forwarding.holds = True
+    elif why != "its disk works":
+        member.core.role = Role.FOLLOWER
+        member.core.leader = 0 if why == "no leader is known" else OTHER
+    member.advance(disk_is_busy=why == "its disk works")
+    assert member.forwarding.gathers_until is None
+
+
 def test_nothing_waits_once_nothing_is_there_to_be_sent() -> None:
     member = Member(Role.FOLLOWER)
     member.add("a", disk_is_busy=True)
