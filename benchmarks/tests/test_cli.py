@@ -1,13 +1,25 @@
+import argparse
 import resource
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from benchmarks import cli, plan, targets
+from benchmarks.cli import entry, planning
+from benchmarks.cli.flags import ROUNDS
 from benchmarks.errors import BenchmarkError
 from benchmarks.limits import raise_file_limit
 from benchmarks.workloads import WORKLOADS
+
+
+def options(*typed: str) -> argparse.Namespace:
+    return entry.parser().parse_args(typed)
+
+
+def planned(*flags: str) -> list[plan.Cell]:
+    return planning.planned(options("compare", *flags), Console())
 
 
 @pytest.mark.parametrize(
@@ -56,34 +68,26 @@ def test_without_wrk_locust_measures_alone_and_the_way_to_wrk_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(shutil, "which", lambda program: None)
-    console = cli.Console(width=200)
-    assert cli._tools(None, console) == ["locust"]
+    console = Console(width=200)
+    assert planning.tools_for(options("compare"), console) == ["locust"]
     assert "apt-get install wrk" in capsys.readouterr().out
     with pytest.raises(BenchmarkError, match="or use --tools locust"):
-        cli._tools(["wrk"], console)
+        planning.tools_for(options("compare", "--tools", "wrk"), console)
 
 
 def test_flags_that_say_what_to_measure_make_a_grid(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "which", lambda program: program)
-    options = cli._parser().parse_args(["compare", "--users", "24,3", "--targets", "etcd", "--tools", "wrk"])
-    cells = cli._plan(options, cli.Console())
+    cells = planned("--users", "24,3", "--targets", "etcd", "--tools", "wrk")
     assert {cell.users for cell in cells} == {3, 24}
     assert len(cells) == 2 * 4
-    assert {cell.rounds for cell in cells} == {cli.ROUNDS}
+    assert {cell.rounds for cell in cells} == {ROUNDS}
 
 
 def test_endpoints_are_one_more_target_of_the_standard_plan(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "which", lambda program: program)
-    options = cli._parser().parse_args(
-        ["compare", "--endpoints", "http://10.0.0.1:2379,http://10.0.0.2:2379/"]
-    )
-    cells = cli._plan(options, cli.Console())
+    cells = planned("--endpoints", "http://10.0.0.1:2379,http://10.0.0.2:2379/")
     [existing] = {target for cell in cells for target in cell.targets if target.endpoints}
     assert existing.endpoints == ("http://10.0.0.1:2379", "http://10.0.0.2:2379")
-
-
-def planned(*flags: str) -> list[plan.Cell]:
-    return cli._plan(cli._parser().parse_args(["compare", *flags]), cli.Console())
 
 
 @pytest.fixture
@@ -134,13 +138,11 @@ def test_a_variant_that_does_not_run_on_a_server_says_on_which_it_does():
 
 @pytest.mark.usefixtures("everything_is_there")
 def test_layers_are_attributed_for_what_is_named():
-    options = cli._parser().parse_args(
-        ["attribute", "--targets", "v1.reactive,v2.reactive", "--servers", "native"]
-    )
-    assert [each.section for each in cli._chains(options)] == ["layers-of-v2.reactive-native"]
-    options = cli._parser().parse_args(["attribute", "--targets", "v1.reactive", "--servers", "native"])
+    both = options("attribute", "--targets", "v1.reactive,v2.reactive", "--servers", "native")
+    assert [each.section for each in planning.chains(both)] == ["layers-of-v2.reactive-native"]
+    nothing = options("attribute", "--targets", "v1.reactive", "--servers", "native")
     with pytest.raises(BenchmarkError, match=r"none of v1\.reactive runs on native"):
-        cli._chains(options)
+        planning.chains(nothing)
 
 
 def test_a_compose_file_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]):
