@@ -28,6 +28,13 @@ def many(text: str) -> int:
     return int(text)
 
 
+def percent(text: str) -> int:
+    """A share that leaves something."""
+    if not text.isdecimal() or int(text) > 99:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 0 to 99")
+    return int(text)
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """Positive whole numbers, each once, ascending."""
     return tuple(sorted({number(part.strip()) for part in text.split(",")}))

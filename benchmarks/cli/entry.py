@@ -12,9 +12,10 @@ from rich.console import Console
 from benchmarks.cli.comparisons import add_attribute, add_compare, add_report, add_run
 from benchmarks.cli.experiments import add_failover, add_million, add_watch
 from benchmarks.cli.flags import Parser
+from benchmarks.cli.guarding import add_guard
 from benchmarks.errors import BenchmarkError
 
-COMMANDS = (add_compare, add_run, add_attribute, add_failover, add_million, add_watch, add_report)
+COMMANDS = (add_compare, add_run, add_attribute, add_failover, add_million, add_watch, add_guard, add_report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -107,9 +106,9 @@ def tools_for(options: argparse.Namespace, console: Console) -> list[str]:
     :raises BenchmarkError: only wrk was asked for, and it is missing.
     """
     tools = list(getattr(options, "tools", TOOLS))
-    if wrk.NAME in tools and shutil.which(wrk.PROGRAM) is None:
+    if wrk.NAME in tools and not wrk.installed():
         tools.remove(wrk.NAME)
         if not tools:
-            raise BenchmarkError(f"wrk is not installed; get it by {wrk.HOW_TO_GET}, or use --tools locust")
+            raise BenchmarkError(f"{wrk.MISSING}, or use --tools locust")
         console.print(f"wrk is not installed: locust alone measures. To get wrk: {wrk.HOW_TO_GET}")
     return tools

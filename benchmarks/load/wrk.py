@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 from benchmarks.load import Command, Job, spread_over
@@ -9,9 +10,14 @@ from benchmarks.load import Command, Job, spread_over
 NAME = "wrk"
 PROGRAM = "wrk"
 HOW_TO_GET = "apt-get install wrk (Debian, Ubuntu), brew install wrk (macOS)"
+MISSING = f"wrk is not installed; get it by {HOW_TO_GET}"
 
 WARM_UP = 0.5  # s, a run of its own whose result is thrown away
 TIMEOUT = 10  # s that an answer may take; the same as in locust's users
+
+
+def installed() -> bool:
+    return shutil.which(PROGRAM) is not None
 
 
 def command(job: Job) -> Command:

@@ -145,6 +145,31 @@ def test_layers_are_attributed_for_what_is_named():
         planning.chains(nothing)
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--slack", "100"], "'100' is not a whole number from 0 to 99"),
+        (["--slack", "-1"], "--slack"),
+        (["--rounds", "0"], "'0' is not a whole number from 1"),
+        (["--seconds", "0.5"], "'0.5' is not a whole number"),
+        (["--users", "3"], "unrecognized arguments: --users 3"),
+    ],
+)
+def test_a_bad_flag_of_the_guard_is_one_line(flags: list[str], told: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["guard", *flags])
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_the_guard_has_no_slack_unless_it_is_given():
+    unless_given = options("guard")
+    assert (unless_given.rounds, unless_given.seconds, unless_given.slack) == (5, 2, 0)
+    assert options("guard", "--slack", "50").slack == 50
+
+
 def test_a_compose_file_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         cli.main(["run", "--compose", "none.yaml"])
