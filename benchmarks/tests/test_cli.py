@@ -157,7 +157,7 @@ def test_layers_are_attributed_for_what_is_named():
 )
 def test_a_bad_flag_of_the_guard_is_one_line(flags: list[str], told: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["guard", *flags])
+        options("guard", *flags)
     assert ended.value.code == 1
     error = capsys.readouterr().err
     assert told in error

@@ -63,6 +63,13 @@ def test_too_much_cpu_says_by_how_much():
     ]
 
 
+def test_the_cpu_of_most_rounds_is_judged():
+    [etcd, own, *others] = rounds(1.6, 1.6, 1.6, cpu=0.5)
+    assert verdict([etcd, replace(own, cpu_us=90.0), *others]).broken == []
+    [etcd, own, *others] = rounds(1.6, 1.6, 1.6, cpu=0.9)
+    assert len(verdict([etcd, replace(own, cpu_us=50.0), *others]).broken) == 1
+
+
 def test_both_bounds_of_a_cell_may_be_broken():
     throughput, cpu = verdict(rounds(1.0, cpu=1.0)).broken
     assert "throughput" in throughput
@@ -186,6 +193,7 @@ def test_a_file_of_bounds_that_is_not_there_is_one_line(tmp_path: Path, capsys: 
 
 def test_without_wrk_nothing_is_guarded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr("shutil.which", lambda program: None)
+    monkeypatch.setattr(running, "compare", lambda cells, tell: pytest.fail("something is measured"))
     assert cli.main(["guard"]) == 1
     assert "wrk is not installed; get it by apt-get install wrk" in capsys.readouterr().err
 
