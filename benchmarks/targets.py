@@ -139,6 +139,11 @@ def yardstick(infrastructure: str) -> Target:
     return Target(YARDSTICK, CLUSTER, command)
 
 
+def of_size(target: Target, nodes: int) -> Target:
+    """A cluster with so many nodes; what stands alone stays alone."""
+    return replace(target, nodes=nodes) if target.nodes > 1 else target
+
+
 def without_fsync(target: Target) -> Target:
     """The same cluster, whose nodes do not wait for their disks: an experiment, with results of its own."""
     return replace(

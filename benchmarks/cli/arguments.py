@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 MOST = 100_000  # of anything: more is a slip of the finger
+MOST_NODES = 9  # etcd advises seven at most; more than these say nothing about one machine
 FEWEST_KEYS, MOST_KEYS = 1_000, 9_999_999  # keys are written with seven digits
 
 
@@ -18,6 +19,13 @@ def number(text: str) -> int:
     """A positive whole number."""
     if not text.isdecimal() or not 1 <= int(text) <= MOST:
         raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MOST}")
+    return int(text)
+
+
+def cluster_size(text: str) -> int:
+    """A number of nodes that may form a cluster on one machine."""
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_NODES:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MOST_NODES}")
     return int(text)
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from benchmarks import environment, plan
 from benchmarks.cli import planning, running
-from benchmarks.cli.arguments import files, names, numbers, urls
+from benchmarks.cli.arguments import cluster_size, files, names, numbers, urls
 from benchmarks.cli.flags import (
     SECONDS,
     TOOLS,
@@ -23,6 +23,7 @@ from benchmarks.cli.flags import (
     joined,
 )
 from benchmarks.limits import raise_file_limit
+from benchmarks.plan import CLUSTER_NODES
 from benchmarks.report import layers, words
 from benchmarks.report.html import write_page
 from benchmarks.report.plots import write_plots
@@ -60,6 +61,13 @@ def add_compare(commands: Commands) -> None:
         "--targets", type=names(TARGETS), default=argparse.SUPPRESS, metavar="T,T", help=joined(TARGETS)
     )
     add_servers(parser)
+    parser.add_argument(
+        "--nodes",
+        type=cluster_size,
+        default=CLUSTER_NODES,
+        metavar="N",
+        help=f"of each cluster; {CLUSTER_NODES} unless given",
+    )
     parser.add_argument(
         "--endpoints",
         type=urls,

@@ -19,10 +19,11 @@ from benchmarks.targets import (
     Target,
     available,
     check_available,
+    of_size,
     resolve,
     running_elsewhere,
 )
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import USUAL, WORKLOADS
 
 QUICK = (YARDSTICK, EXAMPLE)
 
@@ -38,7 +39,7 @@ def planned(options: argparse.Namespace, console: Console) -> list[plan.Cell]:
     tools = tools_for(options, console)
     cells = []
     for place, infrastructure in enumerate(options.infrastructures):
-        targets = _targets(options, infrastructure)
+        targets = [of_size(target, options.nodes) for target in _targets(options, infrastructure)]
         if options.endpoints and place == 0:
             targets.append(running_elsewhere(options.endpoints))
         if options.quick:
@@ -55,7 +56,7 @@ def grid(
 ) -> list[plan.Cell]:
     return plan.grid(
         tools_for(options, console),
-        [WORKLOADS[name] for name in getattr(options, "workloads", WORKLOADS)],
+        [WORKLOADS[name] for name in getattr(options, "workloads", USUAL)],
         getattr(options, "users", USERS),
         getattr(options, "seconds", SECONDS),
         getattr(options, "rounds", ROUNDS),

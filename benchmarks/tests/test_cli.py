@@ -38,6 +38,7 @@ def planned(*flags: str) -> list[plan.Cell]:
         (["--endpoints", "localhost:2379"], "'localhost:2379' is not of the form http://host:port"),
         (["--endpoints", "http://localhost:x"], "is not of the form http://host:port"),
         (["--endpoints", "http://localhost:1/v2"], "is not of the form http://host:port"),
+        (["--nodes", "10"], "'10' is not a whole number from 1 to 9"),
         (["--no-verify"], "unrecognized arguments: --no-verify"),
         (["--rounds"], "--rounds: expected one argument"),
     ],

@@ -117,3 +117,8 @@ def test_a_bare_server_has_the_interface_of_the_front_that_it_stands_for():
 def test_a_compose_file_says_by_its_place_what_it_deploys(file: str, label: str, durability: str):
     target = deployment(Path(file))
     assert (target.label, target.durability) == (label, durability)
+
+
+def test_a_cluster_has_as_many_nodes_as_are_asked_for_and_what_stands_alone_stays_alone():
+    assert targets.of_size(targets.yardstick(EMBEDDED), 5).nodes == 5
+    assert targets.of_size(targets.yardstick(UNSAFE), 5).nodes == 1
