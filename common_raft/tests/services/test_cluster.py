@@ -76,9 +76,14 @@ class Writer(threading.Thread):
 
 
 def writers(cluster: ProcessCluster) -> list[Writer]:
+    """All of them have written something: who waits for a leader that was killed may do so until the very end."""
     started = [Writer(cluster, f"w{number}") for number in range(6)]
     for writer in started:
         writer.start()
+    end = time.monotonic() + 30
+    while any(writer.acknowledged < 0 for writer in started):
+        assert time.monotonic() < end
+        time.sleep(0.01)
     return started
 
 
