@@ -3,6 +3,7 @@
 # make test      the tests, on every Python that is here, through tox
 # make torture   real nodes under faults and load, every answer judged: SECONDS=, NODES=, VARIANT=, SEED=
 # make mutants   the core with small changes, a sample of them, each of which its tests should find; half an hour
+# make guard     v2.reactive beside etcd, a minute or two: fails where it has lost its lead, with much room for noise
 # make deploy    every compose file, brought up and hurt; needs a Docker daemon
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ SECONDS ?= 300
 NODES ?= 3
 VARIANT ?= v2.reactive
 
-.PHONY: venv compare test torture mutants deploy clean
+.PHONY: venv compare test torture mutants guard deploy clean
 
 venv: $(VENV)/.installed
 
@@ -33,6 +34,9 @@ torture: venv
 
 mutants: venv
 	$(BIN)/python -m common_raft.tests.mutants --sample 150
+
+guard: venv
+	$(BIN)/python -m benchmarks guard --slack 60 --rounds 3 --seconds 1
 
 deploy: venv
 	$(BIN)/tox -e deploy
