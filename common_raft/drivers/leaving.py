@@ -5,6 +5,9 @@ what clients ask waits for the next leader, which is told of it as by any follow
 (server/etcdserver/server.go, TransferLeadership) and chooses the voter that is connected for longest; here it is who
 lacks least, since that is what the time is needed for.
 
+An heir that is to stop itself does not take the leadership: nodes that are told to stop together would hand it to and
+fro, thousands of times a second.  Its leader passes it over as soon as it has gone.
+
 Time is in seconds.  Everything here belongs to the thread, or the loop, that owns the core.
 """
 
@@ -48,6 +51,11 @@ class Leaving:
         self._tried: set[int] = set()
         self._ticks_left = 0  # once somebody else leads
 
+    @property
+    def refuses(self) -> bool:
+        """Whether this node, about to stop, does not take the leadership over from another one."""
+        return self._begun
+
     def begin(self, done: Callable[[bool], None]) -> None:
         """From now on this node does not keep the leadership, should it have it.
 
@@ -76,13 +84,17 @@ class Leaving:
     def on_tick(self) -> None:
         if self._done is None:
             return
+        now = self._now()
         if self._ticks_left > 0:
             self._ticks_left -= 1
-        elif (now := self._now()) >= self._deadline:
+        elif now >= self._deadline:
             log.warning("nobody has taken the leadership over within %g s", self._seconds)
             self._finish(False)
-        elif self._core.role is Role.LEADER and now >= self._next_heir_at:
+        elif self._core.role is Role.LEADER and (now >= self._next_heir_at or self._heir_has_gone()):
             self._appoint()
+
+    def _heir_has_gone(self) -> bool:
+        return self._heir != NOBODY and not self.transport.is_connected(self._heir)
 
     def stop(self) -> None:
         """The node stops, whoever leads."""

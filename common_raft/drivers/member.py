@@ -424,6 +424,9 @@ class Member(Administration, Generic[Command, Result]):
                 if type(message) is AppendEntries:
                     check_history(self._core, message)
                 elif type(message) is TimeoutNow:
+                    if self._leaving.refuses:
+                        log.info("this node is to stop: it does not take over from member %x", message.sender)
+                        continue
                     log.info("member %x hands the leadership over to this node", message.sender)
                 self._core.step(message)
 

@@ -27,9 +27,8 @@ from common_raft.transport.messages import ForwardedProposals, PeerMessage, Prop
 
 
 async def hand_over(node: Node) -> bool:
-    if inspect.iscoroutinefunction(node.hand_over):
-        return await node.hand_over()
-    return await asyncio.to_thread(node.hand_over)
+    asynchronous = inspect.iscoroutinefunction(node.hand_over)
+    return await asyncio.wait_for(node.hand_over() if asynchronous else asyncio.to_thread(node.hand_over), 20)
 
 
 def messages_of(nodes: list[Node], kind: type[Any]) -> list[Any]:
@@ -166,6 +165,42 @@ def test_an_heir_that_does_nothing_is_passed_over(driver: str, tmp_path: Path) -
         assert [first] == deaf
         assert [last] == [node.id for node in members.nodes if node.role is Role.LEADER]
         assert first != last
+
+    run(driver, tmp_path, 3, scenario)
+
+
+@pytest.mark.parametrize("driver", CLUSTERS)
+def test_nodes_that_leave_together_do_not_hand_the_leadership_to_and_fro(driver: str, tmp_path: Path) -> None:
+    async def scenario(members: Members) -> None:
+        heirs = messages_of(members.nodes, TimeoutNow)
+        leader = members.one(Role.LEADER)
+        # Nobody closes meanwhile, as where a process has still to do something else at its end.
+        for node in members.nodes:
+            if node is not leader:
+                assert await hand_over(node)
+        assert not await hand_over(leader)
+        assert {message.sender for message in heirs} == {leader.id}
+        assert len(heirs) <= 2
+
+    run(driver, tmp_path, 3, scenario)
+
+
+@pytest.mark.parametrize("driver", ALONE)
+def test_an_heir_that_goes_away_is_passed_over_at_once(driver: str, tmp_path: Path) -> None:
+    async def scenario(members: Members) -> None:
+        leader = members.one(Role.LEADER)
+        others = {node.id: node for node in members.nodes if node is not leader}
+        heirs = messages_of([leader], TimeoutNow)
+        for node in others.values():
+            assert await hand_over(node)
+        leader._leaving._seconds = 60.0  # half of that is what an heir has that stays and does nothing
+        handing_over = asyncio.create_task(hand_over(leader))
+        await until(lambda: bool(heirs))
+        await finish(others[heirs[0].to].close)
+        await until(lambda: len(heirs) == 2)
+        await finish(others[heirs[1].to].close)
+        assert not await handing_over
+        assert {message.to for message in heirs} == set(others)
 
     run(driver, tmp_path, 3, scenario)
 
