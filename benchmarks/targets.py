@@ -73,7 +73,10 @@ SERVERS: dict[str, tuple[str, ...]] = {
     "v3.reactive": (GRANIAN, HYPERCORN),
 }
 
-TARGETS = (YARDSTICK, *SERVERS)
+#: What bounds them all: see ``floor``.  Measured only where it is named.
+FLOOR = "floor"
+
+TARGETS = (YARDSTICK, *SERVERS, FLOOR)
 SERVER_NAMES = tuple(dict.fromkeys([NATIVE, *(server for each in SERVERS.values() for server in each)]))
 
 RAFT_NODE = "common_raft.independent"
@@ -89,12 +92,14 @@ def installed(module: str) -> bool:
 
 def available() -> list[str]:
     """The targets that can be measured here, in the catalogue's order."""
-    return [name for name in TARGETS if name == YARDSTICK or installed(name)]
+    return [YARDSTICK, *(name for name in SERVERS if installed(name))]
 
 
 def check_available(name: str, infrastructure: str) -> None:
     """:raises BenchmarkError: what ``name`` needs in ``infrastructure`` is not part of this version."""
-    if name == YARDSTICK:
+    if name == FLOOR and infrastructure != EMBEDDED:
+        raise BenchmarkError(f"{FLOOR} is there in {EMBEDDED} alone, not in {infrastructure}")
+    if name in (YARDSTICK, FLOOR):
         return
     if not installed(name):
         raise BenchmarkError(f"{name} is not part of this version: there is no package {name}")
@@ -114,6 +119,8 @@ def resolve(name: str, infrastructure: str, servers: Iterable[str] | None = None
     check_available(name, infrastructure)
     if name == YARDSTICK:
         return [yardstick(infrastructure)]
+    if name == FLOOR:
+        return [Target(FLOOR, EMBEDDED, (PYTHON, "-m", "benchmarks.floor"), verified=False)]
     chosen = SERVERS[name][:1] if servers is None else servers
     return [variant(name, infrastructure, server) for server in chosen if server in SERVERS[name]]
 
