@@ -77,6 +77,28 @@ def test_a_leader_that_is_told_to_stop_under_load_is_followed_at_once_and_nothin
         check_nothing_lost(made, load)
 
 
+@pytest.mark.parametrize("kind", ["v2.reactive", "v2.servlet", "independent"])
+def test_nodes_that_are_told_to_stop_together_end_soon_and_lose_nothing(kind: str, tmp_path: Path) -> None:
+    made = (
+        driven_cluster_of(CLUSTERS["mixed"], tmp_path, FIRST_ELECTION)
+        if kind == "independent"
+        else cluster_of(CLUSTERS[kind], tmp_path, FIRST_ELECTION)
+    )
+    with made:
+        leader = made.leader()
+        assert leader.ask("PUT", "/v2/keys/k", {"value": "v"}).status == 201
+        term, load = term_of(leader), writers(made)
+        time.sleep(0.5)
+        for node in sorted(made.nodes, key=lambda node: node is leader):
+            node.send_signal(signal.SIGTERM)
+        assert [node.stop_by_itself() for node in made.nodes] == [0, 0, 0]
+        for node in made.nodes:
+            node.start()
+        made.wait_ready()
+        assert term_of(made.leader()) <= term + 5  # the leadership went around once, not thousands of times
+        check_nothing_lost(made, load)
+
+
 @contextmanager
 def requests_under_way(cluster: ProcessCluster, leader: NodeProcess) -> Iterator[list[Future[Answer]]]:
     """Writes that the leader has taken, and that nobody has answered since the followers are stopped."""
