@@ -45,6 +45,7 @@ class Alone(Administration):
     """Mixed into what stands alone: it is all members there are."""
 
     members: Sequence[MemberInfo]
+    published = True
     applied: int
     failed_proposals = 0
 

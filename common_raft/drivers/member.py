@@ -161,6 +161,11 @@ class Member(Administration, Generic[Command, Result]):
         """All members, as far as this node has applied what was said about them; may be asked in any thread."""
         return self._members.all()
 
+    @property
+    def published(self) -> bool:
+        """Whether the members' table has this one's name and client URLs; may be asked in any thread."""
+        return self._reconfiguration.published
+
     def _connect(self, transport: Transport) -> None:
         """From now on this member reaches the others."""
         self._transport = transport
@@ -317,6 +322,7 @@ class Member(Administration, Generic[Command, Result]):
             who = "this node" if state.leader == self.id else f"{state.leader:x}"
             log.info("term %d: the leader is %s", state.term, who if state.leader else "not known")
             self._reads.ask_again(self._now() + 1)
+            self._reconfiguration.publish()
         if state.role is not Role.LEADER:
             self._snapshotting.leads_no_longer()
             self._reconfiguration.leads_no_longer()

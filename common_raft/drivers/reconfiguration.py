@@ -278,7 +278,7 @@ class Reconfiguration:
     def on_tick(self) -> None:
         late = [each for each in self._asked.values() if each.deadline <= self._now()]
         self._end(late, TIMED_OUT)
-        self._publish()
+        self.publish()
         if self._options.id in self._members.removed:  # known from the start, perhaps
             self.learnt_of_removal()
         if self._ticks_left is not None:
@@ -296,15 +296,24 @@ class Reconfiguration:
                 self._unsent.remove(each.change)
             self._finish(each.change.sequence, ChangeError(Problem.NOT_DONE, cause))
 
-    def _publish(self) -> None:
-        """Lets all know this member's name, and where clients find it, unless they do."""
+    @property
+    def published(self) -> bool:
+        """Whether the table, as far as it is known here, has this member's name and client URLs; in any thread."""
         options, known = self._options, self._members.get(self._options.id)
-        if known is None or self._publishing or self._core.leader == NOBODY or self._ticks_left is not None:
-            return
-        urls = tuple(options.client_urls)
-        if (known.name, known.client_urls) != (options.name, urls):
-            self._publishing = True
-            self.ask(ChangeKind.PUBLISH, MemberInfo(options.id, options.name, (), urls), self._published)
+        return known is not None and (known.name, known.client_urls) == (
+            options.name,
+            tuple(options.client_urls),
+        )
 
-    def _published(self, _error: ChangeError | None) -> None:
+    def publish(self) -> None:
+        """Lets all know this member's name, and where clients find it, unless they do."""
+        if self._publishing or self._core.leader == NOBODY or self._ticks_left is not None or self.published:
+            return
+        options = self._options
+        if self._members.get(options.id) is not None:
+            self._publishing = True
+            own = MemberInfo(options.id, options.name, (), tuple(options.client_urls))
+            self.ask(ChangeKind.PUBLISH, own, self._publishing_ended)
+
+    def _publishing_ended(self, _error: ChangeError | None) -> None:
         self._publishing = False  # looked at again with the next tick

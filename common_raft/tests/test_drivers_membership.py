@@ -203,6 +203,28 @@ def test_a_cluster_grows_and_shrinks_through_every_member_and_loses_nothing(
     run(driver, tmp_path, 1, scenario)
 
 
+@pytest.mark.parametrize("driver", CLUSTERS)
+def test_a_member_has_published_itself_once_its_own_table_says_where_clients_find_it(
+    driver: str, tmp_path: Path
+) -> None:
+    async def scenario(cluster: Growing) -> None:
+        assert all(machine.node.published for machine in cluster.running)
+        again = cluster.followers()[0]
+        await again.stop()
+        again.options = replace(again.options, client_urls=("http://clients/elsewhere",))
+        await again.start()
+        assert not again.node.published
+        await until(lambda: again.node.published)
+        assert [info.client_urls for info in again.node.members if info.id == again.id] == [
+            ("http://clients/elsewhere",)
+        ]
+        await cluster.settled()
+        assert await change(await cluster.leader(), ChangeKind.REMOVE, removal(again)) is None
+        await until(lambda: not again.node.published)
+
+    run(driver, tmp_path, 3, scenario)
+
+
 @pytest.mark.parametrize("driver", ALONE)
 def test_a_member_that_removes_itself_is_told_so_before_it_stops(driver: str, tmp_path: Path) -> None:
     async def scenario(cluster: Growing) -> None:

@@ -247,6 +247,15 @@ def test_health_needs_a_leader_that_answers(api: Api) -> None:
     assert api("GET", "/health").body == b'{"health":"false","reason":"RAFT NO LEADER"}\n'
 
 
+def test_a_node_is_not_healthy_before_clients_can_be_told_of_it(api: Api) -> None:
+    api.node.published = False
+    answer = api("GET", "/health")
+    assert answer.status == 503
+    assert b"the cluster does not know yet where clients find this member" in answer.body
+    api.node.published = True
+    assert api("GET", "/health").status == 200
+
+
 def test_stats_tell_who_leads(api: Api) -> None:
     when = rb'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"'
     assert re.fullmatch(

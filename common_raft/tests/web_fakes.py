@@ -45,6 +45,7 @@ class FakeNode:
         self.applied = 3
         self.leader = self.id
         self.problem: str | None = None
+        self.published = True
         self.leader_seconds = 61.5
         self.measured = Measurements(committed=3, appends_received=7, appends_sent=9)
         self.members = [FakeMember(self.id, self.name, ["http://peer:2380"], ["http://client:2379"])]

@@ -95,6 +95,10 @@ class Node(NodeStats, Membership, Protocol):
     def problem(self) -> str | None:
         """Why this node cannot serve just now although the cluster can."""
 
+    @property
+    def published(self) -> bool:
+        """Whether the cluster knows where clients find this node."""
+
     def propose(self, command: Command, done: Callable[[Result | Failure], None], /) -> None: ...
     def read_index(self, done: Callable[[Failure | None], None], /) -> None: ...
 
@@ -224,7 +228,10 @@ class EtcdV2:
         return json_response(leader_stats(node.id, node.measurements()))
 
     def _health(self, respond: Respond) -> None:
-        """Healthy is who knows a leader and can read through it, as etcd asks of its own v2 server."""
+        """Healthy is who knows a leader and can read through it, as etcd asks of its own v2 server.
+
+        And whom clients would be told of: etcd does not listen before the cluster knows its client URLs.
+        """
 
         def confirmed(failure: Failure | None) -> None:
             if failure is None:
@@ -241,6 +248,8 @@ class EtcdV2:
             ill("RAFT NO LEADER")
         elif self._node.problem is not None:
             ill(self._node.problem)
+        elif not self._node.published:
+            ill("the cluster does not know yet where clients find this member")
         else:
             self._node.read_index(confirmed)
 

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,15 @@ def shown(answer: Answer) -> tuple[int, dict[str, str], bytes]:
     passing = FRAMING | {"x-etcd-cluster-id"}
     headers = {name: text for name, text in answer.headers.items() if name not in passing}
     return answer.status, headers, answer.body
+
+
+@pytest.mark.parametrize("system", ["etcd", "ours"])
+def test_who_is_healthy_is_among_the_machines(system: str, tmp_path: Path) -> None:
+    with etcd_cluster(tmp_path) if system == "etcd" else cluster_of(NODES, tmp_path) as cluster:
+        for node in cluster.nodes:
+            while node.ask("GET", "/health").status != 200:
+                time.sleep(0.01)
+            assert b":%d" % node.client_port in node.ask("GET", "/v2/machines").body
 
 
 def test_what_is_wrong_is_refused_with_the_same_bytes_by_each_server(
