@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import os
 import struct
@@ -26,7 +27,11 @@ from urllib.parse import urlsplit
 import uvloop
 
 from benchmarks.bare import BACKLOG
-from common_raft.storage.ring import SyncRing
+
+try:
+    from caio.linux_uring import Context, Operation
+except ImportError:
+    Context = Operation = None  # type: ignore[assignment, misc]
 
 HEADER = struct.Struct("<IBQQ")  # length of what follows, and a Frame without it
 BATCH, ENTRY, ACK, COMMIT = range(4)
@@ -68,20 +73,29 @@ class Frame(NamedTuple):
     data: bytes
 
 
+def uring() -> Context | None:
+    """None where there is none: caio is not installed, or the kernel does not let us."""
+    try:
+        return None if Context is None else Context(1)
+    except (OSError, SystemError):
+        return None
+
+
 class Log:
     """``synced`` is called once all that was written before the last sync began is durable."""
 
     def __init__(self, file: Path, synced: Callable[[], None]) -> None:
-        ring = SyncRing.open()
+        ring = uring()
         if ring is None:
             raise SystemExit("benchmarks.floor needs caio, and a Linux that allows io_uring")
         self._ring, self._synced = ring, synced
+        self._result: int | None = None
         self._file = os.open(file, os.O_RDWR | os.O_CREAT)
         os.posix_fallocate(self._file, 0, LOG_BYTES)
         self._position = 0
         self._gathered: list[bytes] = []
         self.busy = False
-        asyncio.get_running_loop().add_reader(ring.descriptor, self._on_readable)
+        asyncio.get_running_loop().add_reader(ring.fileno, self._on_readable)
 
     def write(self, data: bytes) -> None:
         self._gathered.append(data)
@@ -95,10 +109,19 @@ class Log:
             self._position = 0
         self._position += os.pwrite(self._file, data, self._position)
         self.busy = True
-        self._ring.begin(self._file)
+        operation = Operation.fdsync(self._file)
+        operation.set_callback(self._end_sync)
+        self._ring.submit(operation)
+        self._ring.flush()
+
+    def _end_sync(self, result: int) -> None:
+        self._result = result
 
     def _on_readable(self) -> None:
-        result = self._ring.take()
+        with contextlib.suppress(BlockingIOError):  # it was readable for what was taken before
+            self._ring.poll()
+        self._ring.process_events()
+        result, self._result = self._result, None
         if result is None:
             return
         if result < 0:

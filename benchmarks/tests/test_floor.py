@@ -11,12 +11,11 @@ from benchmarks.cluster import Cluster
 from benchmarks.errors import BenchmarkError
 from benchmarks.keys import NodeClient
 from benchmarks.targets import EMBEDDED, INDEPENDENT, available, resolve
-from common_raft.storage.ring import SyncRing
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    if SyncRing.open() is None:
+    if floor.uring() is None:
         pytest.skip("io_uring is not there, or not allowed")
     [target] = resolve("floor", EMBEDDED)
     made = Cluster(target)
