@@ -111,6 +111,7 @@ class Reconfiguration:
         self._asked: dict[int, _Asked] = {}
         self._unsent: deque[Change] = deque()  # this node's, and what others sent to it as the leader
         self._ticks_left: int | None = None
+        self._own = MemberInfo(options.id, options.name, (), tuple(options.client_urls))  # what it publishes
         self._publishing = False
         self.replay(core.applied)
 
@@ -299,21 +300,16 @@ class Reconfiguration:
     @property
     def published(self) -> bool:
         """Whether the table, as far as it is known here, has this member's name and client URLs; in any thread."""
-        options, known = self._options, self._members.get(self._options.id)
-        return known is not None and (known.name, known.client_urls) == (
-            options.name,
-            tuple(options.client_urls),
-        )
+        own, known = self._own, self._members.get(self._own.id)
+        return known is not None and (known.name, known.client_urls) == (own.name, own.client_urls)
 
     def publish(self) -> None:
         """Lets all know this member's name, and where clients find it, unless they do."""
         if self._publishing or self._core.leader == NOBODY or self._ticks_left is not None or self.published:
             return
-        options = self._options
-        if self._members.get(options.id) is not None:
+        if self._members.get(self._own.id) is not None:
             self._publishing = True
-            own = MemberInfo(options.id, options.name, (), tuple(options.client_urls))
-            self.ask(ChangeKind.PUBLISH, own, self._publishing_ended)
+            self.ask(ChangeKind.PUBLISH, self._own, self._publishing_ended)
 
     def _publishing_ended(self, _error: ChangeError | None) -> None:
         self._publishing = False  # looked at again with the next tick
