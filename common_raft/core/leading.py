@@ -53,7 +53,7 @@ def maybe_commit(raft: Raft) -> None:
     """Commits what a majority has on disk, if it is of this term (paper, 5.4.2 and figure 8)."""
     log = raft.log
     if raft.plain:
-        index = committed_index([log.persisted, *(p.match_index for p in raft.progress.values())])
+        index = committed_index([log.persisted, *[p.match_index for p in raft.progress.values()]])
     else:
         matches = {peer: progress.match_index for peer, progress in raft.progress.items()}
         matches[raft.id] = log.persisted
@@ -63,7 +63,7 @@ def maybe_commit(raft: Raft) -> None:
         log.commit_to(index)
         raft.wants_replication = True
         if raft.uncommitted_bytes:
-            size = sum(len(entry.data) for entry in log.slice(before + 1, index))
+            size = sum([len(entry.data) for entry in log.slice(before + 1, index)])
             raft.uncommitted_bytes = max(0, raft.uncommitted_bytes - size)
         if raft.postponed_reads:
             reads.take_up_postponed(raft)
@@ -84,9 +84,9 @@ def replicate(raft: Raft) -> None:
     raft.wants_replication = False
     log = raft.log
     for peer, progress in raft.progress.items():
-        while not progress.paused and (
+        while (
             progress.next_index <= log.last_index or progress.state is ProgressState.PROBE
-        ):
+        ) and not progress.paused:
             _send_append(raft, peer, progress)  # which pauses it, sooner or later
         if progress.sent_commit < log.committed < progress.next_index:
             progress.sent_commit = log.committed
@@ -104,7 +104,7 @@ def _send_append(raft: Raft, peer: int, progress: Progress) -> None:
     raft.messages.append(
         AppendEntries(peer, raft.id, raft.term, prev_index, log.term(prev_index), entries, log.committed)
     )
-    size = sum(len(entry.data) for entry in entries)
+    size = sum([len(entry.data) for entry in entries])
     progress.sent_append(prev_index + len(entries), len(entries), size, log.committed)
 
 
@@ -123,8 +123,8 @@ def handle_append_response(raft: Raft, message: AppendResponse) -> None:
         if progress.rejected(message.index, hint_index):
             raft.wants_replication = True
         return
-    if progress.matched(message.index, raft.log.offset):
-        maybe_commit(raft)
+    if progress.matched(message.index, raft.log.offset) and message.index > raft.log.committed:
+        maybe_commit(raft)  # else a majority had it before
     if progress.next_index <= raft.log.last_index or progress.sent_commit < raft.log.committed:
         raft.wants_replication = True
     if message.sender == raft.transferee:

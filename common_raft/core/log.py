@@ -29,6 +29,7 @@ class RaftLog:
         "applied",
         "committed",
         "handed_out",
+        "last_index",
         "offset",
         "offset_term",
         "persisted",
@@ -40,6 +41,7 @@ class RaftLog:
         self._entries = list(entries)
         self.offset = first_index - 1
         self.offset_term = offset_term
+        self.last_index = self.offset + len(self._entries)  # asked for dozens of times for each entry
         self.written = self.persisted = self.last_index
         self.committed = self.handed_out = self.applied = self.offset
         self.truncations = 0  #: how many times a leader's entries have replaced others
@@ -49,18 +51,15 @@ class RaftLog:
         return self.offset + 1
 
     @property
-    def last_index(self) -> int:
-        return self.offset + len(self._entries)
-
-    @property
     def last_term(self) -> int:
         return self._entries[-1].term if self._entries else self.offset_term
 
     def entry(self, index: int) -> Entry:
         """The entry at ``index``; IndexError outside of first_index ... last_index."""
-        if not self.first_index <= index <= self.last_index:
+        position = index - self.offset - 1
+        if position < 0 or index > self.last_index:
             raise IndexError(f"no entry {index}: the log holds {self.first_index} to {self.last_index}")
-        return self._entries[index - self.first_index]
+        return self._entries[position]
 
     def term(self, index: int) -> int:
         """The term of the entry at ``index``, which may also be the offset; IndexError elsewhere."""
@@ -72,7 +71,7 @@ class RaftLog:
 
     def slice(self, low: int, high: int, max_bytes: int | None = None) -> list[Entry]:
         """Entries ``low`` to ``high``, both included: at least one, then while they fit into ``max_bytes``."""
-        start, stop = low - self.first_index, high - self.offset
+        start, stop = low - self.offset - 1, high - self.offset
         if max_bytes is not None:
             size = 0
             for position in range(start, stop):
@@ -88,7 +87,11 @@ class RaftLog:
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Adds a leader's own entries: a leader never overwrites its log (paper, figure 3: append-only)."""
+        self._extend(entries)
+
+    def _extend(self, entries: Sequence[Entry]) -> None:
         self._entries.extend(entries)
+        self.last_index += len(entries)
 
     def merge(self, prev_index: int, prev_term: int, entries: Sequence[Entry]) -> int | None:
         """Takes a leader's entries behind ``prev_index``; returns the index of the last one, None on a mismatch.
@@ -103,7 +106,7 @@ class RaftLog:
             index = prev_index + 1 + position
             if index > self.last_index or self.term(index) != entry.term:
                 self._truncate_from(index)
-                self._entries.extend(entries[position:])
+                self._extend(entries[position:])
                 break
         return last_new
 
@@ -116,6 +119,7 @@ class RaftLog:
                 "the cluster's logs contradict each other; stop this node and rebuild it from the others"
             )
         del self._entries[index - self.first_index :]
+        self.last_index = index - 1
         self.written = min(self.written, index - 1)
         self.persisted = min(self.persisted, index - 1)
         self.truncations += 1
@@ -163,7 +167,7 @@ class RaftLog:
         has been restored.
         """
         self._entries = []
-        self.offset, self.offset_term = index, term
+        self.offset, self.offset_term, self.last_index = index, term, index
         self.committed = self.handed_out = self.written = self.persisted = index
         self.truncations += 1
 
@@ -181,8 +185,7 @@ class RaftLog:
 
     def unwritten(self) -> tuple[int, list[Entry]]:
         """What no Ready has given to the disk yet, as (first index, entries)."""
-        first = self.written + 1
-        return first, self._entries[first - self.first_index :]
+        return self.written + 1, self._entries[self.written - self.offset :]
 
     def persisted_to(self, index: int, truncations: int) -> None:
         """The disk has confirmed a write that reached up to ``index`` when the log had been cut so many times.

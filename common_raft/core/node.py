@@ -184,7 +184,7 @@ class RawNode:
             done = in_flight.popleft()
             raft.log.persisted_to(done.last_index, done.truncations)
             elections.on_hard_state_persisted(raft, done.term, done.vote)
-        if raft.role is Role.LEADER and raft.log.persisted > before:
+        if raft.role is Role.LEADER and raft.log.persisted > max(before, raft.log.committed):
             leading.maybe_commit(raft)
 
     def on_applied(self, index: int) -> None:
@@ -257,11 +257,11 @@ class RawNode:
         return HardState(*term_and_vote, self._raft.log.committed)
 
     def _new_soft_state(self) -> SoftState | None:
-        soft_state = SoftState(self._raft.role, self._raft.leader, self._raft.term)
-        if soft_state == self._told_soft_state:
+        raft = self._raft
+        if (raft.role, raft.leader, raft.term) == self._told_soft_state:
             return None
-        self._told_soft_state = soft_state
-        return soft_state
+        self._told_soft_state = SoftState(raft.role, raft.leader, raft.term)
+        return self._told_soft_state
 
     # --- a look inside ----------------------------------------------------------------------------------------
 

@@ -60,6 +60,10 @@ log = logging.getLogger(__name__)
 
 #: What a machine takes in one call, and may have to send somewhere; one entry may be larger.
 MAX_APPLY_BYTES = 4 << 20
+#: What others send that is not the core's, by whose it is.
+_OF_PROPOSALS = frozenset((ForwardedProposals, ProposalsRefused))
+_OF_SNAPSHOTS = frozenset((SnapshotChunk, SnapshotAck))
+_OF_MEMBERS = frozenset((ForwardedChange, ChangeRefused))
 #: Between two attempts to reach a state machine that is away.
 RETRY_SECONDS = 0.25
 
@@ -419,22 +423,26 @@ class Member(Administration, Generic[Command, Result]):
     def _take_messages(self, messages: list[PeerMessage]) -> None:
         self._ticks.catch_up()
         for message in messages:
-            if isinstance(message, ForwardedProposals | ProposalsRefused):
-                self._forwarding.take(message)
-            elif isinstance(message, SnapshotChunk | SnapshotAck):
-                self._snapshotting.take(message, self._now())
-            elif isinstance(message, ForwardedChange | ChangeRefused):
-                self._reconfiguration.take(message)
+            kind = type(message)
+            if kind in _OF_PROPOSALS:
+                self._forwarding.take(cast("ForwardedProposals | ProposalsRefused", message))
+            elif kind in _OF_SNAPSHOTS:
+                self._snapshotting.take(cast("SnapshotChunk | SnapshotAck", message), self._now())
+            elif kind in _OF_MEMBERS:
+                self._reconfiguration.take(cast("ForwardedChange | ChangeRefused", message))
             else:
-                self._measuring.received(message)
-                if type(message) is AppendEntries:
-                    check_history(self._core, message)
-                elif type(message) is TimeoutNow:
-                    if self._leaving.refuses:
-                        log.info("this node is to stop: it does not take over from member %x", message.sender)
-                        continue
-                    log.info("member %x hands the leadership over to this node", message.sender)
-                self._core.step(message)
+                self._step(cast(Message, message))
+
+    def _step(self, message: Message) -> None:
+        self._measuring.received(message)
+        if type(message) is AppendEntries:
+            check_history(self._core, message)
+        elif type(message) is TimeoutNow:
+            if self._leaving.refuses:
+                log.info("this node is to stop: it does not take over from member %x", message.sender)
+                return
+            log.info("member %x hands the leadership over to this node", message.sender)
+        self._core.step(message)
 
     def _on_persisted(self, number: int) -> None:
         at_disk = self._at_disk

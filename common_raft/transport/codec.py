@@ -26,6 +26,7 @@ VERSION = 1
 MAX_BODY_BYTES = 32 << 20
 
 _HEADER = Struct(">2sBxII")
+_HEADER_SIZE, _UNPACK_HEADER = _HEADER.size, _HEADER.unpack_from
 _MAGIC = b"RS"
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Frame)
@@ -49,37 +50,40 @@ class FrameReader:
     __slots__ = ("_pending",)
 
     def __init__(self) -> None:
-        self._pending = bytearray()
+        self._pending = bytearray()  # the beginning of a frame whose rest has not come
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yields each message that ``data`` completes.  Raises FrameError at the first that is none."""
-        pending = self._pending
-        pending += data
-        position = 0
+        if self._pending:
+            self._pending += data
+            data = self._pending  # type: ignore[assignment]  # any buffer will do
+        position, end = 0, len(data)
+        view = memoryview(data)
         try:
-            while len(pending) - position >= _HEADER.size:
-                length, crc = _check_header(pending, position)
-                start = position + _HEADER.size
-                if len(pending) - start < length:
+            while (start := position + _HEADER_SIZE) <= end:
+                magic, version, length, crc = _UNPACK_HEADER(data, position)
+                if magic != _MAGIC or version != VERSION or length > MAX_BODY_BYTES:
+                    raise _not_taken(magic, version, length)
+                if start + length > end:
                     break
                 position = start + length
-                yield _decode_body(bytes(pending[start:position]), crc)
+                yield _decode_body(view[start:position], crc)
         finally:
-            del pending[:position]
+            if (
+                position or data is not self._pending
+            ):  # else a long frame would be copied with each piece of it
+                self._pending = bytearray(view[position:])
 
 
-def _check_header(buffer: bytearray, position: int) -> tuple[int, int]:
-    magic, version, length, crc = _HEADER.unpack_from(buffer, position)
+def _not_taken(magic: bytes, version: int, length: int) -> FrameError:
     if magic != _MAGIC:
-        raise FrameError(f"not a frame: it starts with {bytes(magic)!r}")
+        return FrameError(f"not a frame: it starts with {magic!r}")
     if version != VERSION:
-        raise FrameError(f"frame of version {version}: this node speaks version {VERSION}")
-    if length > MAX_BODY_BYTES:
-        raise FrameError(f"frame of {length} bytes: at most {MAX_BODY_BYTES} are taken")
-    return length, crc
+        return FrameError(f"frame of version {version}: this node speaks version {VERSION}")
+    return FrameError(f"frame of {length} bytes: at most {MAX_BODY_BYTES} are taken")
 
 
-def _decode_body(body: bytes, crc: int) -> Frame:
+def _decode_body(body: memoryview, crc: int) -> Frame:
     if crc32(body) != crc:
         raise FrameError(f"checksum of a frame of {len(body)} bytes does not match")
     try:

@@ -478,19 +478,19 @@ class Connection(asyncio.Protocol):
             if exchange.version == "1.1" and exchange.keep_alive and not (exchange.silent or response.close):
                 body = response.body
                 self._write(
-                    b"".join(
-                        (
-                            _STATUS_11[response.status],
-                            response.head,
-                            self._front.date,
-                            b"%d\r\n\r\n" % len(body),
-                            body,
-                        )
-                    )
+                    b"%b%b%b%d\r\n\r\n%b"
+                    % (_STATUS_11[response.status], response.head, self._front.date, len(body), body)
                 )
             else:
                 self._write_unusual(exchange, response)
-        self._flushed()
+        if (
+            self._last
+            or self._paused
+            or self._owes_continue
+            or self._refusal is not None
+            or self._front.stopping
+        ):
+            self._flushed()
 
     def _begin_stream(self, exchange: _Exchange, stream: Stream) -> None:
         """Write the head, and what there is of the body; the exchange stays in the queue until the end."""
