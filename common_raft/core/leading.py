@@ -100,11 +100,10 @@ def _send_append(raft: Raft, peer: int, progress: Progress) -> None:
     if prev_index < log.offset:
         snapshots.send(raft, peer, progress)
         return
-    entries = log.slice(progress.next_index, log.last_index, raft.config.max_message_bytes)
+    entries, size = log.slice_of(progress.next_index, log.last_index, raft.config.max_message_bytes)
     raft.messages.append(
         AppendEntries(peer, raft.id, raft.term, prev_index, log.term(prev_index), entries, log.committed)
     )
-    size = sum([len(entry.data) for entry in entries])
     progress.sent_append(prev_index + len(entries), len(entries), size, log.committed)
 
 

@@ -69,17 +69,21 @@ class RaftLog:
         """Whether the log has an entry of ``term`` at ``index`` (the consistency check, paper section 5.3)."""
         return self.offset <= index <= self.last_index and self.term(index) == term
 
-    def slice(self, low: int, high: int, max_bytes: int | None = None) -> list[Entry]:
-        """Entries ``low`` to ``high``, both included: at least one, then while they fit into ``max_bytes``."""
+    def slice(self, low: int, high: int) -> list[Entry]:
+        """Entries ``low`` to ``high``, both included."""
+        return self._entries[low - self.offset - 1 : high - self.offset]
+
+    def slice_of(self, low: int, high: int, max_bytes: int) -> tuple[list[Entry], int]:
+        """The same, but only as many as fit into ``max_bytes``, and at least one; with how many bytes they hold."""
         start, stop = low - self.offset - 1, high - self.offset
-        if max_bytes is not None:
-            size = 0
-            for position in range(start, stop):
-                size += len(self._entries[position].data)
-                if size > max_bytes and position > start:
-                    stop = position
-                    break
-        return self._entries[start:stop]
+        total = 0
+        for position in range(start, stop):
+            size = len(self._entries[position].data)
+            if total + size > max_bytes and position > start:
+                stop = position
+                break
+            total += size
+        return self._entries[start:stop], total
 
     def is_up_to_date(self, last_index: int, last_term: int) -> bool:
         """Whether a candidate's log is at least as up to date as this one (paper, section 5.4.1)."""
@@ -229,4 +233,4 @@ class RaftLog:
         low = self.handed_out + 1
         if not self.can_apply:
             return low, []
-        return low, self.slice(low, min(self.committed, self.persisted), max_bytes)
+        return low, self.slice_of(low, min(self.committed, self.persisted), max_bytes)[0]

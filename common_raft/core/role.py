@@ -10,3 +10,5 @@ class Role(Enum):
     PRE_CANDIDATE = "pre-candidate"
     CANDIDATE = "candidate"
     LEADER = "leader"
+
+    __hash__ = object.__hash__  # Enum's own is in Python, and a role is looked up for every message

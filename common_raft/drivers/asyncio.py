@@ -177,7 +177,9 @@ class AsyncioNode(Member[Command, Result]):
             done(ProposalError(STOPPED))
             return
         self._proposals.add(command, done, self._loop.time())
-        if self._forwarding.gathers_until is None:  # else it goes along with what waits
+        if (
+            not self._turn_is_due and self._forwarding.gathers_until is None
+        ):  # else it goes along with what waits
             self._schedule_turn()
 
     def read_index(self, done: ReadDone) -> None:

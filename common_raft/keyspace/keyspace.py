@@ -6,6 +6,7 @@ commands is the log's; that all replicas apply the same batches in the same orde
 
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 from common_raft.keyspace.commands import Command, decode, encode
@@ -202,11 +203,11 @@ class Keyspace(_Marked):
             self._doubtful = Doubtful(batches, applied, Batches.decided(batches, commands, flat, index))
             raise
         self._stats.sets_success += flat.etcd_index - index
-        answers: Answers = []
-        for position, results in enumerate(flat.results):
-            answers.append(results if batches[position][1] else None)
-            self.watchers.publish(results, plain=True)  # type: ignore[arg-type]  # nothing but events
-        return answers
+        events = flat.results[0] if len(flat.results) == 1 else list(chain.from_iterable(flat.results))
+        self.watchers.publish(events, plain=True)  # type: ignore[arg-type]  # nothing but events
+        return [
+            results if awaited else None for results, (_, awaited) in zip(flat.results, batches, strict=True)
+        ]
 
     def carry_out(self, batches: Sequence[tuple[bytes, bool]], applied: int) -> Carried:
         """`apply` without telling watchers: `publish` does that, and nothing is carried out before it has."""

@@ -195,7 +195,7 @@ class _Link(asyncio.Protocol):
         self._called.set()
 
     def queue(self, message: PeerMessage) -> None:
-        if not self.connected:
+        if self._transport is None:
             self._traffic.send_failures += 1
             self._on_unreachable(message.to)
             return

@@ -121,7 +121,7 @@ def removed_error(node_id: int) -> RemovedError:
 
 
 #: Frames about a connection and not for a member, so that they have no business behind the hello.
-_OF_CONNECTIONS = frozenset((Hello, Refusal, Inquiry, Introduction))
+_OF_CONNECTIONS = (Hello, Refusal, Inquiry, Introduction)
 
 
 class Incoming:
@@ -151,7 +151,7 @@ class Incoming:
                     self.asks = True
                 else:
                     self.sender = self._greet(frame)
-            elif type(frame) in _OF_CONNECTIONS:
+            elif isinstance(frame, _OF_CONNECTIONS):
                 raise FrameError(f"{type(frame).__name__} in the middle of a connection")
             elif frame.sender != self.sender or frame.to != self._node_id:
                 raise FrameError(f"message from {frame.sender:x} to {frame.to:x} on {self.sender:x}'s link")
