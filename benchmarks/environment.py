@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "disk": f"{filesystem(directory)}; append of {RECORD} bytes and fdatasync: "
         f"p50 {latency.p50_us:.0f} us, p99 {latency.p99_us:.0f} us ({latency.count} times)",
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python": f"{platform.python_implementation()} {' '.join(sys.version.split())}",  # also how it was built
         **versions(),
     }
 

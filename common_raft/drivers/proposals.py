@@ -30,8 +30,6 @@ MAX_UNSEALED = 128
 #: wait: they would only learn, after as long a time, that theirs is over.  So few may wait for an election.
 MANY_COMMANDS = 512
 MANY_BYTES = 8 << 20
-#: So few sealed ones, and what is not sealed, are less than that in any case.
-FEW_COMMANDS = MANY_COMMANDS - MAX_UNSEALED
 #: One batch: half of what a leader joins into an entry, so that several nodes' batches share one.
 MAX_BATCH_BYTES = 512 << 10
 MAX_BATCH_COMMANDS = 4096
@@ -81,7 +79,7 @@ class Proposals(Generic[Command, Result]):
         """Takes a command; past the limits it is done at once, with an error."""
         if len(self._commands) >= MAX_UNSEALED:
             self.seal_pending(now)
-        if (self._count >= FEW_COMMANDS or self._bytes >= MANY_BYTES) and self.full:
+        if self.full:
             self.failed += 1
             done(ProposalError(TOO_MANY))
             return
