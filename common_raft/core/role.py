@@ -10,5 +10,3 @@ class Role(Enum):
     PRE_CANDIDATE = "pre-candidate"
     CANDIDATE = "candidate"
     LEADER = "leader"
-
-    __hash__ = object.__hash__  # Enum's own is in Python, and a role is looked up for every message

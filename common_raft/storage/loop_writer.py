@@ -53,7 +53,8 @@ class LoopWriter(WalWriter):
         self._group: list[Item] = []  # being synced
         self._began = 0.0
         self._gathered: list[Item] = []  # since then
-        self._idle: asyncio.Future[None] | None = None  # who waits for the end of what is under way
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def start(self) -> None:
         super().start()
@@ -61,9 +62,7 @@ class LoopWriter(WalWriter):
 
     async def leave_loop(self) -> None:
         """Waits for what is being synced, and for what follows; to be called before ``close``."""
-        if self._group:
-            self._idle = self._loop.create_future()
-            await self._idle
+        await self._idle.wait()
         self._loop.remove_reader(self._ring.descriptor)
 
     def write_at_once(
@@ -96,6 +95,7 @@ class LoopWriter(WalWriter):
             self._failure = error
             raise
         self._group, self._began = group, perf_counter()
+        self._idle.clear()
         return True
 
     def _on_readable(self) -> None:
@@ -112,9 +112,8 @@ class LoopWriter(WalWriter):
             self._failed(error)
             return
         finally:
-            if self._idle is not None and not self._group:
-                self._idle.set_result(None)
-                self._idle = None
+            if not self._group:
+                self._idle.set()
         self._durable(cast(int, group[-1][0]))  # a group of the loop's has nothing but Readies
 
     def _end_sync(self, result: int) -> None:

@@ -69,9 +69,8 @@ class FrameReader:
                 position = start + length
                 yield _decode_body(view[start:position], crc)
         finally:
-            if (
-                position or data is not self._pending
-            ):  # else a long frame would be copied with each piece of it
+            if position or data is not self._pending:
+                # Only then: a long frame would be copied with each piece of it.
                 self._pending = bytearray(view[position:])
 
 

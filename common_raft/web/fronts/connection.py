@@ -483,14 +483,7 @@ class Connection(asyncio.Protocol):
                 )
             else:
                 self._write_unusual(exchange, response)
-        if (
-            self._last
-            or self._paused
-            or self._owes_continue
-            or self._refusal is not None
-            or self._front.stopping
-        ):
-            self._flushed()
+        self._flushed()
 
     def _begin_stream(self, exchange: _Exchange, stream: Stream) -> None:
         """Write the head, and what there is of the body; the exchange stays in the queue until the end."""
