@@ -49,11 +49,20 @@ def append(raft: Raft, entries: Sequence[Entry]) -> None:
     raft.wants_replication = True
 
 
+def on_reached(raft: Raft, index: int) -> None:
+    """A disk, this node's or a follower's, has come to hold the log up to ``index``.
+
+    Only behind the commit index can that complete a majority; of three disks the last comes too late for it.
+    """
+    if index > raft.log.committed:
+        maybe_commit(raft)
+
+
 def maybe_commit(raft: Raft) -> None:
     """Commits what a majority has on disk, if it is of this term (paper, 5.4.2 and figure 8)."""
     log = raft.log
     if raft.plain:
-        index = committed_index([log.persisted, *[p.match_index for p in raft.progress.values()]])
+        index = committed_index([log.persisted, *(p.match_index for p in raft.progress.values())])
     else:
         matches = {peer: progress.match_index for peer, progress in raft.progress.items()}
         matches[raft.id] = log.persisted
@@ -100,7 +109,7 @@ def _send_append(raft: Raft, peer: int, progress: Progress) -> None:
     if prev_index < log.offset:
         snapshots.send(raft, peer, progress)
         return
-    entries, size = log.slice_of(progress.next_index, log.last_index, raft.config.max_message_bytes)
+    entries, size = log.slice_within(progress.next_index, log.last_index, raft.config.max_message_bytes)
     raft.messages.append(
         AppendEntries(peer, raft.id, raft.term, prev_index, log.term(prev_index), entries, log.committed)
     )
@@ -122,8 +131,8 @@ def handle_append_response(raft: Raft, message: AppendResponse) -> None:
         if progress.rejected(message.index, hint_index):
             raft.wants_replication = True
         return
-    if progress.matched(message.index, raft.log.offset) and message.index > raft.log.committed:
-        maybe_commit(raft)  # else a majority had it before
+    if progress.matched(message.index, raft.log.offset):
+        on_reached(raft, message.index)
     if progress.next_index <= raft.log.last_index or progress.sent_commit < raft.log.committed:
         raft.wants_replication = True
     if message.sender == raft.transferee:

@@ -73,8 +73,8 @@ class RaftLog:
         """Entries ``low`` to ``high``, both included."""
         return self._entries[low - self.offset - 1 : high - self.offset]
 
-    def slice_of(self, low: int, high: int, max_bytes: int) -> tuple[list[Entry], int]:
-        """The same, but only as many as fit into ``max_bytes``, and at least one; with how many bytes they hold."""
+    def slice_within(self, low: int, high: int, max_bytes: int) -> tuple[list[Entry], int]:
+        """The first of these that fit into ``max_bytes``, one at least, and how many bytes of data they hold."""
         start, stop = low - self.offset - 1, high - self.offset
         total = 0
         for position in range(start, stop):
@@ -233,4 +233,4 @@ class RaftLog:
         low = self.handed_out + 1
         if not self.can_apply:
             return low, []
-        return low, self.slice_of(low, min(self.committed, self.persisted), max_bytes)[0]
+        return low, self.slice_within(low, min(self.committed, self.persisted), max_bytes)[0]

@@ -32,7 +32,7 @@ def committed_index(match_indexes: Iterable[int]) -> int:
     if not ascending:
         raise ValueError("committed_index() needs the match index of at least one voter")
     # The voters from this position to the end are a majority, and all have reached the index found there.
-    return ascending[(len(ascending) - 1) // 2]
+    return ascending[len(ascending) - majority(len(ascending))]
 
 
 def vote_result(votes: Mapping[int, bool], voters: Collection[int]) -> VoteResult:

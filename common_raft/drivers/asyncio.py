@@ -177,8 +177,8 @@ class AsyncioNode(Member[Command, Result]):
             done(ProposalError(STOPPED))
             return
         self._proposals.add(command, done, self._loop.time())
-        if not self._turn_is_due and self._forwarding.gathers_until is None:
-            self._schedule_turn()  # else it goes along with what waits
+        if self._forwarding.gathers_until is None:  # else it goes along with what waits
+            self._schedule_turn()
 
     def read_index(self, done: ReadDone) -> None:
         """Calls ``done`` with None once a read of the local state is linearizable, else with a ProposalError."""

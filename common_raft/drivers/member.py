@@ -60,12 +60,13 @@ log = logging.getLogger(__name__)
 
 #: What a machine takes in one call, and may have to send somewhere; one entry may be larger.
 MAX_APPLY_BYTES = 4 << 20
-#: What others send that is not the core's, by whose it is.
-_OF_PROPOSALS = frozenset((ForwardedProposals, ProposalsRefused))
-_OF_SNAPSHOTS = frozenset((SnapshotChunk, SnapshotAck))
-_OF_MEMBERS = frozenset((ForwardedChange, ChangeRefused))
 #: Between two attempts to reach a state machine that is away.
 RETRY_SECONDS = 0.25
+
+# What is not the core's, by whose it is.  Tuples: a union in its place would be made anew for each message.
+_OF_FORWARDING = (ForwardedProposals, ProposalsRefused)
+_OF_SNAPSHOTTING = (SnapshotChunk, SnapshotAck)
+_OF_RECONFIGURATION = (ForwardedChange, ChangeRefused)
 
 
 class Whole(Protocol):
@@ -423,15 +424,14 @@ class Member(Administration, Generic[Command, Result]):
     def _take_messages(self, messages: list[PeerMessage]) -> None:
         self._ticks.catch_up()
         for message in messages:
-            kind = type(message)
-            if kind in _OF_PROPOSALS:
-                self._forwarding.take(cast("ForwardedProposals | ProposalsRefused", message))
-            elif kind in _OF_SNAPSHOTS:
-                self._snapshotting.take(cast("SnapshotChunk | SnapshotAck", message), self._now())
-            elif kind in _OF_MEMBERS:
-                self._reconfiguration.take(cast("ForwardedChange | ChangeRefused", message))
+            if isinstance(message, _OF_FORWARDING):
+                self._forwarding.take(message)
+            elif isinstance(message, _OF_SNAPSHOTTING):
+                self._snapshotting.take(message, self._now())
+            elif isinstance(message, _OF_RECONFIGURATION):
+                self._reconfiguration.take(message)
             else:
-                self._step(cast(Message, message))
+                self._step(message)
 
     def _step(self, message: Message) -> None:
         self._measuring.received(message)

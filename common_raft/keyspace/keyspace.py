@@ -203,11 +203,10 @@ class Keyspace(_Marked):
             self._doubtful = Doubtful(batches, applied, Batches.decided(batches, commands, flat, index))
             raise
         self._stats.sets_success += flat.etcd_index - index
-        events = flat.results[0] if len(flat.results) == 1 else list(chain.from_iterable(flat.results))
+        events = list(chain.from_iterable(flat.results))
         self.watchers.publish(events, plain=True)  # type: ignore[arg-type]  # nothing but events
-        return [
-            results if awaited else None for results, (_, awaited) in zip(flat.results, batches, strict=True)
-        ]
+        waited = zip(flat.results, batches, strict=True)
+        return [results if awaited else None for results, (_, awaited) in waited]
 
     def carry_out(self, batches: Sequence[tuple[bytes, bool]], applied: int) -> Carried:
         """`apply` without telling watchers: `publish` does that, and nothing is carried out before it has."""

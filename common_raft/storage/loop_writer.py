@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import cast
 
 from common_raft.core.messages import Entry, HardState
 from common_raft.storage.ring import SyncRing
@@ -79,12 +78,10 @@ class LoopWriter(WalWriter):
 
     def _begin(self, group: list[Item]) -> bool:
         """Write a group and have it synced, if it is the loop's to write; nothing else is under way."""
-        size = 0
-        for *_, item_size, then in group:
-            if then is not None:
-                return False
-            size += item_size
+        size = sum([item[2] for item in group])
         if size >= self.MOST_BYTES or self._wal.last_sync > self.SLOW_SECONDS or self._thread.ident is None:
+            return False
+        if any(then is not None for *_, then in group):
             return False
         try:
             descriptor = self._wal.write([item[1] for item in group])
@@ -114,7 +111,7 @@ class LoopWriter(WalWriter):
         finally:
             if not self._group:
                 self._idle.set()
-        self._durable(cast(int, group[-1][0]))  # a group of the loop's has nothing but Readies
+        self._durable(max(number or 0 for number, *_ in group))
 
     def _end_sync(self, result: int) -> None:
         if result < 0:

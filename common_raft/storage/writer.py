@@ -103,10 +103,8 @@ class WalWriter:
     @property
     def has_room(self) -> bool:
         """Whether the next ``submit`` will be accepted."""
-        return (
-            self._submitted_items - self._finished_items < self.MAX_ITEMS
-            and self._submitted_bytes - self._finished_bytes < self.MAX_BYTES
-        )
+        items, size = self.backlog
+        return items < self.MAX_ITEMS and size < self.MAX_BYTES
 
     def submit(
         self,

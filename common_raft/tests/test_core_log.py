@@ -160,9 +160,9 @@ def test_a_slice_holds_one_entry_at_least_and_then_what_fits() -> None:
     assert len(log.slice(1, 4)) == 4
     assert log.slice(3, 2) == []
     for max_bytes, count in ((20, 4), (19, 3), (10, 2), (9, 1), (0, 1)):
-        entries, size = log.slice_of(1, 4, max_bytes)
+        entries, size = log.slice_within(1, 4, max_bytes)
         assert (len(entries), size) == (count, 5 * count)
-    assert log.slice_of(3, 2, 10) == ([], 0)
+    assert log.slice_within(3, 2, 10) == ([], 0)
 
 
 def test_a_log_that_starts_behind_1() -> None:

@@ -107,6 +107,19 @@ def test_messages_before_the_damage_are_still_delivered() -> None:
         next(messages)
 
 
+@pytest.mark.parametrize("end", [1, 6, 11])
+def test_whoever_goes_on_behind_damage_is_refused_again(end: int) -> None:
+    damage = b"garbage garbage garbage"
+    reader = FrameReader()
+    assert list(reader.feed(damage[:end])) == []
+    refusals = []
+    for piece in (damage[end:], b"more", encode_frame(MESSAGES[0])):
+        with pytest.raises(FrameError, match="not a frame") as refused:
+            list(reader.feed(piece))
+        refusals.append(refused)  # whose traceback holds what was being read
+    assert len(refusals) == 3
+
+
 def test_a_message_too_large_for_a_receiver_is_not_sent() -> None:
     with pytest.raises(FrameError, match="a frame holds"):
         encode_frame(ForwardedProposals(1, 2, [bytes(MAX_BODY_BYTES)]))

@@ -60,7 +60,6 @@ class AsyncioTransport:
         self.traffic: dict[int, Traffic] = {}
         self._listen = list(listen)
         self._started = False
-        self.to_flush: list[_Link] = []  # that have something queued
         self._links = {peer: _Link(self, peer, address) for peer, address in peers.items()}
         self._ending: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
@@ -96,7 +95,8 @@ class AsyncioTransport:
 
     def _end(self, link: _Link) -> None:
         """Once it has sent what is queued."""
-        link.flush()
+        if link.queued:
+            link.flush()
         task = asyncio.get_running_loop().create_task(link.close())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -128,9 +128,9 @@ class AsyncioTransport:
             link.queue(message)
 
     def flush(self) -> None:
-        links, self.to_flush = self.to_flush, []
-        for link in links:
-            link.flush()
+        for link in self._links.values():
+            if link.queued:
+                link.flush()
 
     async def close(self) -> None:
         for server in self._servers:
@@ -195,23 +195,17 @@ class _Link(asyncio.Protocol):
         self._called.set()
 
     def queue(self, message: PeerMessage) -> None:
-        if self._transport is None:
+        if not self.connected:
             self._traffic.send_failures += 1
             self._on_unreachable(message.to)
             return
         try:
-            frame = encode_frame(message)
+            self.queued.append(encode_frame(message))
         except FrameError:
             log.exception("message to peer %x dropped", message.to)
-            return
-        if not self.queued:
-            self._owner.to_flush.append(self)
-        self.queued.append(frame)
 
     def flush(self) -> None:
         frames, self.queued = self.queued, []
-        if not frames:  # sent before, or lost with the connection
-            return
         transport = self._transport
         if transport is None or transport.is_closing():  # writing to a closed transport raises in uvloop
             self._traffic.send_failures += len(frames)

@@ -26,7 +26,6 @@ VERSION = 1
 MAX_BODY_BYTES = 32 << 20
 
 _HEADER = Struct(">2sBxII")
-_HEADER_SIZE, _UNPACK_HEADER = _HEADER.size, _HEADER.unpack_from
 _MAGIC = b"RS"
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Frame)
@@ -54,32 +53,34 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yields each message that ``data`` completes.  Raises FrameError at the first that is none."""
+        buffer: bytes | bytearray = data
         if self._pending:
             self._pending += data
-            data = self._pending  # type: ignore[assignment]  # any buffer will do
-        position, end = 0, len(data)
-        view = memoryview(data)
-        try:
-            while (start := position + _HEADER_SIZE) <= end:
-                magic, version, length, crc = _UNPACK_HEADER(data, position)
-                if magic != _MAGIC or version != VERSION or length > MAX_BODY_BYTES:
-                    raise _not_taken(magic, version, length)
-                if start + length > end:
-                    break
-                position = start + length
-                yield _decode_body(view[start:position], crc)
-        finally:
-            if position or data is not self._pending:
-                # Only then: a long frame would be copied with each piece of it.
-                self._pending = bytearray(view[position:])
+            buffer = self._pending
+        position, end = 0, len(buffer)
+        with memoryview(buffer) as view:
+            try:
+                while end - position >= _HEADER.size:
+                    length, crc = _check_header(buffer, position)
+                    start = position + _HEADER.size
+                    if end - start < length:
+                        break
+                    position = start + length
+                    yield _decode_body(view[start:position], crc)
+            finally:
+                if position or buffer is data:  # else a long frame would be copied with each piece of it
+                    self._pending = bytearray(view[position:])
 
 
-def _not_taken(magic: bytes, version: int, length: int) -> FrameError:
+def _check_header(buffer: bytes | bytearray, position: int) -> tuple[int, int]:
+    magic, version, length, crc = _HEADER.unpack_from(buffer, position)
     if magic != _MAGIC:
-        return FrameError(f"not a frame: it starts with {magic!r}")
+        raise FrameError(f"not a frame: it starts with {bytes(magic)!r}")
     if version != VERSION:
-        return FrameError(f"frame of version {version}: this node speaks version {VERSION}")
-    return FrameError(f"frame of {length} bytes: at most {MAX_BODY_BYTES} are taken")
+        raise FrameError(f"frame of version {version}: this node speaks version {VERSION}")
+    if length > MAX_BODY_BYTES:
+        raise FrameError(f"frame of {length} bytes: at most {MAX_BODY_BYTES} are taken")
+    return length, crc
 
 
 def _decode_body(body: memoryview, crc: int) -> Frame:
