@@ -49,15 +49,6 @@ def append(raft: Raft, entries: Sequence[Entry]) -> None:
     raft.wants_replication = True
 
 
-def on_reached(raft: Raft, index: int) -> None:
-    """A disk, this node's or a follower's, has come to hold the log up to ``index``.
-
-    Only behind the commit index can that complete a majority; of three disks the last comes too late for it.
-    """
-    if index > raft.log.committed:
-        maybe_commit(raft)
-
-
 def maybe_commit(raft: Raft) -> None:
     """Commits what a majority has on disk, if it is of this term (paper, 5.4.2 and figure 8)."""
     log = raft.log
@@ -72,7 +63,7 @@ def maybe_commit(raft: Raft) -> None:
         log.commit_to(index)
         raft.wants_replication = True
         if raft.uncommitted_bytes:
-            size = sum([len(entry.data) for entry in log.slice(before + 1, index)])
+            size = sum(len(entry.data) for entry in log.slice(before + 1, index))
             raft.uncommitted_bytes = max(0, raft.uncommitted_bytes - size)
         if raft.postponed_reads:
             reads.take_up_postponed(raft)
@@ -93,9 +84,9 @@ def replicate(raft: Raft) -> None:
     raft.wants_replication = False
     log = raft.log
     for peer, progress in raft.progress.items():
-        while (
+        while not progress.paused and (
             progress.next_index <= log.last_index or progress.state is ProgressState.PROBE
-        ) and not progress.paused:
+        ):
             _send_append(raft, peer, progress)  # which pauses it, sooner or later
         if progress.sent_commit < log.committed < progress.next_index:
             progress.sent_commit = log.committed
@@ -132,7 +123,7 @@ def handle_append_response(raft: Raft, message: AppendResponse) -> None:
             raft.wants_replication = True
         return
     if progress.matched(message.index, raft.log.offset):
-        on_reached(raft, message.index)
+        maybe_commit(raft)
     if progress.next_index <= raft.log.last_index or progress.sent_commit < raft.log.committed:
         raft.wants_replication = True
     if message.sender == raft.transferee:

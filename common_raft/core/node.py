@@ -185,7 +185,7 @@ class RawNode:
             raft.log.persisted_to(done.last_index, done.truncations)
             elections.on_hard_state_persisted(raft, done.term, done.vote)
         if raft.role is Role.LEADER and raft.log.persisted > before:
-            leading.on_reached(raft, raft.log.persisted)
+            leading.maybe_commit(raft)
 
     def on_applied(self, index: int) -> None:
         """The state machine has seen everything up to ``index``."""

@@ -49,30 +49,26 @@ class FrameReader:
     __slots__ = ("_pending",)
 
     def __init__(self) -> None:
-        self._pending = bytearray()  # the beginning of a frame whose rest has not come
+        self._pending = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yields each message that ``data`` completes.  Raises FrameError at the first that is none."""
-        buffer: bytes | bytearray = data
-        if self._pending:
-            self._pending += data
-            buffer = self._pending
-        position, end = 0, len(buffer)
-        with memoryview(buffer) as view:
-            try:
-                while end - position >= _HEADER.size:
-                    length, crc = _check_header(buffer, position)
-                    start = position + _HEADER.size
-                    if end - start < length:
-                        break
-                    position = start + length
-                    yield _decode_body(view[start:position], crc)
-            finally:
-                if position or buffer is data:  # else a long frame would be copied with each piece of it
-                    self._pending = bytearray(view[position:])
+        pending = self._pending
+        pending += data
+        position = 0
+        try:
+            while len(pending) - position >= _HEADER.size:
+                length, crc = _check_header(pending, position)
+                start = position + _HEADER.size
+                if len(pending) - start < length:
+                    break
+                position = start + length
+                yield _decode_body(bytes(pending[start:position]), crc)
+        finally:
+            del pending[:position]
 
 
-def _check_header(buffer: bytes | bytearray, position: int) -> tuple[int, int]:
+def _check_header(buffer: bytearray, position: int) -> tuple[int, int]:
     magic, version, length, crc = _HEADER.unpack_from(buffer, position)
     if magic != _MAGIC:
         raise FrameError(f"not a frame: it starts with {bytes(magic)!r}")
@@ -83,7 +79,7 @@ def _check_header(buffer: bytes | bytearray, position: int) -> tuple[int, int]:
     return length, crc
 
 
-def _decode_body(body: memoryview, crc: int) -> Frame:
+def _decode_body(body: bytes, crc: int) -> Frame:
     if crc32(body) != crc:
         raise FrameError(f"checksum of a frame of {len(body)} bytes does not match")
     try:

@@ -478,8 +478,15 @@ class Connection(asyncio.Protocol):
             if exchange.version == "1.1" and exchange.keep_alive and not (exchange.silent or response.close):
                 body = response.body
                 self._write(
-                    b"%b%b%b%d\r\n\r\n%b"
-                    % (_STATUS_11[response.status], response.head, self._front.date, len(body), body)
+                    b"".join(
+                        (
+                            _STATUS_11[response.status],
+                            response.head,
+                            self._front.date,
+                            b"%d\r\n\r\n" % len(body),
+                            body,
+                        )
+                    )
                 )
             else:
                 self._write_unusual(exchange, response)
