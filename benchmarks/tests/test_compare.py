@@ -59,6 +59,8 @@ def comparison(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A comparison that has just started its nodes."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [
+        "env",
+        "--default-signal=INT",  # a shell has what it starts in the background ignore it
         sys.executable,
         "-m",
         "benchmarks",
