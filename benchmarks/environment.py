@@ -60,7 +60,7 @@ def describe() -> dict[str, str]:
     latency = fsync_latency(directory)
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "revision": _first_line(["git", "describe", "--always", "--dirty"]) or "unknown",
+        "revision": revision(),
         "processor": f"{_processor()}, {os.cpu_count()} CPUs",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",
@@ -69,6 +69,16 @@ def describe() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {' '.join(sys.version.split())}",  # also how it was built
         **versions(),
     }
+
+
+def revision(root: Path = ROOT) -> str:
+    """The commit, and whether anything but results differs from it."""
+    git = ("git", "-C", str(root))
+    told = _run([*git, "describe", "--always"])
+    if told is None or told.returncode != 0:
+        return "unknown"
+    changed = _run([*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)stats"])
+    return told.stdout.strip() + ("-dirty" if changed is not None and changed.stdout else "")
 
 
 def load() -> float:
@@ -112,8 +122,13 @@ def _processor() -> str:
 
 
 def _first_line(command: Sequence[str]) -> str:
+    told = _run(command)
+    return next(iter((told.stdout or told.stderr).splitlines()), "") if told is not None else ""
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+    """None where there is no such program, or it does not end."""
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=10, cwd=ROOT, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, cwd=ROOT, check=False)
     except (OSError, subprocess.SubprocessError):
-        return ""
-    return next(iter((told.stdout or told.stderr).splitlines()), "")
+        return None
