@@ -5,9 +5,9 @@ that layer's:
 
     embedded                    -  the same with --unsafe-no-fsync        =  WAL (fsync)
     embedded, no fsync, SQL     -  the same of the HashMap variant        =  store: SQL in place of a HashMap
-    embedded, no fsync, HashMap -  standalone-linearizable, same server   =  Raft (consensus and network)
-    standalone, HashMap         -  a bare application on the same server  =  front (framework, keyspace, HashMap)
-    bare application            itself                                    =  HTTP server
+    embedded, no fsync, HashMap -  three standalone ones, same server     =  Raft (consensus and network)
+    three standalone, HashMap   -  three bare applications, same server   =  front (framework, keyspace, HashMap)
+    bare applications              themselves                             =  HTTP server
 
 The store is switched in the cluster, because a standalone service has no batches: there SQL pays for each operation.
 
@@ -16,9 +16,10 @@ and front in one.  The layers of a chain add up to its first target by construct
 
 Raft's share holds the two further replicas' part of a write and the hops between nodes, and the store's share the
 work of all three stores.
-Costs: CPU us per request of all nodes, or the mean latency.  Every node has the same number of users, a standalone
-one a third of the cluster's.  A latency holds the waiting of these users for one another: with one user a node it is
-the layer's own, with many it follows the CPU.
+Costs: CPU us per request of all nodes, or the mean latency.  Every target has three processes and the same users: a
+request's CPU depends on how many threads want the processors, above all where they share an interpreter's lock, and
+one process alone would have more of them than each of three has.  A latency holds the waiting of these users for one
+another: with one user a node it is the layer's own, with many it follows the CPU.
 
 The targets of a chain take turns, so each round gives one difference.  A layer is *within noise* when its rounds do
 not agree on the sign, *negative* when they agree that taking it away made requests dearer, *untested* when there is
@@ -39,6 +40,7 @@ from benchmarks.targets import (
     Target,
     bare,
     interface,
+    three,
     variant,
     without_fsync,
 )
@@ -97,11 +99,11 @@ def chain(name: str, server: str) -> Chain:
     if plain != name:
         steps.append((STORE, without_fsync(cluster)))
     steps.append((RAFT, without_fsync(variant(plain, EMBEDDED, server))))
-    alone = variant(plain, LINEARIZABLE, server)
+    alone = three(variant(plain, LINEARIZABLE, server))
     if server == NATIVE:
         steps.append((FRONT_AND_SERVER, alone))
     else:
-        steps += [(FRONT, alone), (SERVER, bare(server, interface(name)))]
+        steps += [(FRONT, alone), (SERVER, three(bare(server, interface(name))))]
     below = [target for _, target in steps[1:]]
     pairs = zip(steps, [*below, None], strict=True)
     return Chain(name, server, tuple(Switch(layer, above, lower) for (layer, above), lower in pairs))

@@ -59,7 +59,8 @@ class Fleet:
             self._clusters[target] = cluster  # before it starts, so that half a cluster is ended too
             cluster.start()
             if target.verified:
-                verify(target.label, cluster.endpoints)
+                for endpoints in target.sharing(cluster.endpoints):
+                    verify(target.label, endpoints)
             cluster.settle()
         return self._clusters[target]
 
@@ -104,7 +105,8 @@ def compare(plan: Sequence[Cell], tell: Tell) -> Measured:
         _verify_all(plan, fleet, measured, tell)
         for position, cell in enumerate(plan):
             for target in cell.targets:
-                preload(cell.workload, fleet.running(target).endpoints)
+                for endpoints in target.sharing(fleet.running(target).endpoints):
+                    preload(cell.workload, endpoints)
             for number, target in cell.turns:
                 tell(f"{cell.tool} {cell.workload.name}, {cell.users} users: {target.label}", 0)
                 run, output = measure(cell, fleet.running(target), number, fleet.idle_pids(target))

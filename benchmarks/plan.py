@@ -5,8 +5,9 @@ Cells of one section stand together, so that only its targets run while it is me
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from benchmarks.attribution import OPERATIONS, Chain
 from benchmarks.load import Job, locust, wrk
@@ -25,19 +26,13 @@ CLUSTER_START = 3.0  # s, an estimate, as are the two that follow
 WRK_START = 0.3  # s
 LOCUST_START = 3.3  # s, with its workers
 
-CLUSTER_NODES = 3
-
 #: Where etcd's results are its own, and not named after what it stood beside.
 HOME = {CLUSTER: EMBEDDED, STANDALONE: LINEARIZABLE}
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One tool, workload and number of users, for ``targets`` in turn (A B A B), ``rounds`` times.
-
-    ``per_node``: ``users`` are those of a whole cluster, and a target of one node gets one node's share of them, so
-    that every service process has as many clients as every other.
-    """
+    """One tool, workload and number of users, for ``targets`` in turn (A B A B), ``rounds`` times."""
 
     tool: str
     workload: Workload
@@ -46,14 +41,10 @@ class Cell:
     rounds: int
     targets: tuple[Target, ...]
     section: str = EMBEDDED
-    per_node: bool = False
 
     def job(self, endpoints: tuple[str, ...]) -> Job:
         """What the load generator does to the nodes at ``endpoints``."""
-        if not self.per_node:
-            return Job(self.workload, endpoints, self.users, self.seconds)
-        users = -(-self.users * len(endpoints) // CLUSTER_NODES)
-        return Job(self.workload, endpoints, users, self.seconds, least_streams=len(endpoints))
+        return Job(self.workload, endpoints, self.users, self.seconds)
 
     @property
     def turns(self) -> Iterator[tuple[int, Target]]:
@@ -156,8 +147,7 @@ def switches(
 ) -> list[Cell]:
     """For each chain a section of its own, in which its targets take turns at PUTs and at GETs."""
     workloads = [WORKLOADS[name] for name in OPERATIONS.values()]
-    return [
-        replace(cell, per_node=True)
-        for chain in chains
-        for cell in grid([tool], workloads, users, seconds, rounds, chain.targets, chain.section)
+    cells = [
+        grid([tool], workloads, users, seconds, rounds, chain.targets, chain.section) for chain in chains
     ]
+    return list(itertools.chain.from_iterable(cells))

@@ -23,6 +23,7 @@ EMBEDDED, INDEPENDENT = "embedded", "independent"
 LINEARIZABLE, UNSAFE = "standalone-linearizable", "standalone-unsafe"
 INFRASTRUCTURES = (EMBEDDED, INDEPENDENT, LINEARIZABLE, UNSAFE)
 CLUSTER, STANDALONE = "cluster", "standalone"  # etcd's
+CLUSTER_NODES = 3
 
 FSYNC, NO_FSYNC, IN_MEMORY, UNKNOWN = "fsync", "no fsync", "memory", "unknown"
 
@@ -35,7 +36,7 @@ class Target:
     member of a cluster, which takes Raft's flags too).  ``service``, where there is one, starts the key-value service
     that a node drives, a process of its own.  ``compose`` is a deployment's file in place of commands
     (``own_ports``: on free ports, not on 8001 to 8003).  Without any of these the nodes run already, at
-    ``endpoints``.  ``verified``: it must answer as etcd does.
+    ``endpoints``.  ``apart``: the nodes know nothing of each other.  ``verified``: it must answer as etcd does.
     """
 
     name: str
@@ -44,8 +45,9 @@ class Target:
     service: tuple[str, ...] = ()
     compose: str = ""
     own_ports: bool = False
-    nodes: int = 3
+    nodes: int = CLUSTER_NODES
     member: bool = True
+    apart: bool = False
     endpoints: tuple[str, ...] = ()
     durability: str = FSYNC
     reads: str = "local"
@@ -60,6 +62,10 @@ class Target:
     def folder(self) -> Path:
         """Where its results go, below the output folder."""
         return Path(self.name) / self.infrastructure
+
+    def sharing(self, endpoints: Sequence[str]) -> list[Sequence[str]]:
+        """``endpoints`` in groups whose nodes have the same keys."""
+        return [[endpoint] for endpoint in endpoints] if self.apart else [endpoints]
 
 
 YARDSTICK = "etcd"
@@ -149,6 +155,11 @@ def yardstick(infrastructure: str) -> Target:
 def of_size(target: Target, nodes: int) -> Target:
     """A cluster with so many nodes; what stands alone stays alone."""
     return replace(target, nodes=nodes) if target.nodes > 1 else target
+
+
+def three(alone: Target) -> Target:
+    """As many processes as a cluster has, each of which stands alone: an experiment, with results of its own."""
+    return replace(alone, infrastructure=f"three-{alone.infrastructure}", nodes=CLUSTER_NODES, apart=True)
 
 
 def without_fsync(target: Target) -> Target:

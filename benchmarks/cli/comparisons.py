@@ -23,13 +23,12 @@ from benchmarks.cli.flags import (
     joined,
 )
 from benchmarks.limits import raise_file_limit
-from benchmarks.plan import CLUSTER_NODES
 from benchmarks.report import layers, words
 from benchmarks.report.html import write_page
 from benchmarks.report.plots import write_plots
 from benchmarks.report.table import show
 from benchmarks.results import Summary, read_summary, write_raw, write_summary
-from benchmarks.targets import EMBEDDED, INFRASTRUCTURES, TARGETS, YARDSTICK, deployment
+from benchmarks.targets import CLUSTER_NODES, EMBEDDED, INFRASTRUCTURES, TARGETS, YARDSTICK, deployment
 
 LAYER_USERS = (3, 96)
 LAYER_ROUNDS = 5

@@ -17,19 +17,18 @@ LEAST_STREAMS = 3
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of a load generator.  ``least_streams``: of wrk's threads, however few the nodes."""
+    """One run of a load generator."""
 
     workload: Workload
     endpoints: tuple[str, ...]
     users: int
     seconds: float
-    least_streams: int = LEAST_STREAMS
 
     @property
     def streams(self) -> int:
         """wrk's threads: the same number for each node, and for a single node as many as for a cluster of three."""
         nodes = len(self.endpoints)
-        return nodes * -(-self.least_streams // nodes)
+        return nodes * -(-LEAST_STREAMS // nodes)
 
     @property
     def connections(self) -> int:

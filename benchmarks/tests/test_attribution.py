@@ -50,8 +50,8 @@ def test_a_chain_takes_one_layer_away_at_a_time():
         (WAL, "v1.servlet-granian, embedded"),
         (STORE, "v1.servlet-granian, embedded-no-fsync"),
         (RAFT, "v2.servlet-granian, embedded-no-fsync"),
-        (FRONT, "v2.servlet-granian, standalone-linearizable"),
-        (SERVER, "bare-wsgi-granian, bare"),
+        (FRONT, "v2.servlet-granian, three-standalone-linearizable"),
+        (SERVER, "bare-wsgi-granian, three-bare"),
     ]
 
 

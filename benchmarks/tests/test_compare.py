@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cli
+from benchmarks.compare import compare
+from benchmarks.plan import grid
+from benchmarks.targets import LINEARIZABLE, NATIVE, three, variant
+from benchmarks.workloads import WORKLOADS
 
 pytestmark = pytest.mark.processes
 
@@ -118,3 +122,14 @@ def _nodes(token: str) -> list[str]:
         if token.encode() in arguments:
             found.append(file.parent.name)
     return found
+
+
+def test_nodes_that_stand_alone_are_verified_and_filled_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("benchmarks.cluster.disk_directory", lambda: tmp_path)
+    apart = three(variant("v2.reactive", LINEARIZABLE, NATIVE))
+    plan = grid(["wrk"], [WORKLOADS["get-only"]], [3], 1, 1, [apart])
+    [run] = compare(plan, lambda _text, _seconds: None).runs
+    assert run.errors == 0
+    assert all(run.per_node.values())

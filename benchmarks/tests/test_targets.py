@@ -17,6 +17,7 @@ from benchmarks.targets import (
     interface,
     resolve,
     running_elsewhere,
+    three,
     variant,
     without_fsync,
     yardstick,
@@ -122,3 +123,12 @@ def test_a_compose_file_says_by_its_place_what_it_deploys(file: str, label: str,
 def test_a_cluster_has_as_many_nodes_as_are_asked_for_and_what_stands_alone_stays_alone():
     assert targets.of_size(targets.yardstick(EMBEDDED), 5).nodes == 5
     assert targets.of_size(targets.yardstick(UNSAFE), 5).nodes == 1
+
+
+def test_three_that_stand_alone_share_no_keys_and_a_cluster_does():
+    alone = variant("v2.servlet", LINEARIZABLE, "granian")
+    apart = three(alone)
+    assert (apart.nodes, apart.label) == (3, "v2.servlet-granian, three-standalone-linearizable")
+    assert apart.command == alone.command
+    assert apart.sharing(["a", "b", "c"]) == [["a"], ["b"], ["c"]]
+    assert yardstick(EMBEDDED).sharing(["a", "b", "c"]) == [["a", "b", "c"]]
