@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = dict(zip(LAYERS, ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00"), strict=True))
+#: Of a panel's width, what a percentage needs.
+LABELLED = 0.055
 HIDDEN, HIDDEN_COLOUR = "not told apart", "#CFCFCF"
 LEGEND = (
     "A layer's share is what a request costs less without it: the median of the rounds' differences between two "
@@ -53,10 +55,10 @@ def _draw(file: Path, cost: str, found: Sequence[Attribution]) -> None:
         rows, columns, figsize=(13, rows * (0.5 * len(chains) + 1.3) + 0.9), squeeze=False, sharey=True
     )
     for panel, (users, operation) in zip(axes.flat, panels, strict=False):
-        for place, name in enumerate(chains):
-            for each in found:
-                if (each.users, each.operation, each.chain) == (users, operation, name):
-                    _stack(panel, place, each)
+        shown = [each for each in found if (each.users, each.operation) == (users, operation)]
+        narrowest = max(each.total for each in shown) * LABELLED
+        for each in shown:
+            _stack(panel, chains.index(each.chain), each, narrowest)
         panel.set_title(f"{operation}, {users} users", fontsize=11, loc="left")
         panel.set_yticks(range(len(chains)), chains)
         panel.set_ylim(len(chains) - 0.4, -0.6)
@@ -72,13 +74,16 @@ def _draw(file: Path, cost: str, found: Sequence[Attribution]) -> None:
     plt.close(figure)
 
 
-def _stack(panel: Axes, place: int, each: Attribution) -> None:
-    """The layers that have a share, then what is left of the total; a line where the total is."""
+def _stack(panel: Axes, place: int, each: Attribution, narrowest: float) -> None:
+    """The layers that have a share, then what is left of the total; a line where the total is.
+
+    What costs less than ``narrowest`` has no room for its percentage.
+    """
     parts = [(COLOURS[share.layer], share.share or 0.0) for share in _from_server_to_disk(each)]
     left = 0.0
     for colour, part in [*parts, (HIDDEN_COLOUR, max(each.unexplained, 0.0))]:
         panel.barh(place, part * each.total, left=left, height=0.62, color=colour)
-        if part > 0.07:
+        if part * each.total > narrowest:
             panel.text(
                 left + part * each.total / 2, place, f"{part:.0%}", ha="center", va="center", fontsize=8
             )
