@@ -1,15 +1,12 @@
-"""etcd's answers, which all tests here share, and how many of ours were compared with them."""
+"""etcd's answers, which all tests here share."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from common_raft.tests.services.yardstick import Yardstick
-
-_COMPARED = pytest.StashKey[Counter[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -37,16 +34,3 @@ def one_etcd(answers_of_one: Yardstick) -> Iterator[Yardstick]:
 def three_etcds(answers_of_three: Yardstick) -> Iterator[Yardstick]:
     yield answers_of_three
     answers_of_three.stop()
-
-
-@pytest.fixture(scope="session")
-def compared(pytestconfig: pytest.Config) -> Counter[str]:
-    """How many answers of whom were like etcd's: told at the end of the run."""
-    return pytestconfig.stash.setdefault(_COMPARED, Counter())
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    compared = config.stash.get(_COMPARED, Counter[str]())
-    if compared:
-        each = ", ".join(f"{name} {count:,}" for name, count in sorted(compared.items()))
-        terminalreporter.write_line(f"answers like etcd's: {compared.total():,} ({each})")
