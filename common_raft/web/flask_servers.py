@@ -184,7 +184,7 @@ class _InLoop:
 def start_granian(listen: Sequence[Address], api: Api, limits: Limits) -> Running:
     """Flask on granian: its own runtime speaks HTTP, and its threads run the application. Raises ListenError."""
     streams = Streams(limits.streams)
-    app = application(api, limits, streams)
+    app = application(api, limits, streams, chunks_are_whole=False)  # a body that breaks off just ends
     addresses = probe(listen, limits.backlog)
     return _Granian([_granian_worker(app, *address, limits) for address in addresses], streams)
 

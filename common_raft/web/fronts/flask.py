@@ -22,6 +22,7 @@ _TOO_LARGE = answers.Response(
     413, b"Content-Type: text/plain\r\n", b"413 Request Entity Too Large", close=True
 )
 _GONE = answers.Response(400, b"", b"", close=True)
+_LENGTH_REQUIRED = answers.Response(411, b"Content-Type: text/plain\r\n", b"411 Length Required", close=True)
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 #: What a path may hold unescaped.  Percent signs are escaped: the server has unescaped the path already.
@@ -30,11 +31,14 @@ _SAFE = "/!$&'()*+,;=:@~"
 _PROBE = 1.0
 
 
-def application(api: Api, limits: Limits, streams: Streams | None = None) -> Flask:
+def application(
+    api: Api, limits: Limits, streams: Streams | None = None, *, chunks_are_whole: bool = True
+) -> Flask:
     """An application that answers every request, of whatever path and method, through ``api``.
 
     ``api`` must call back before ``handle`` returns, as it does over a node that blocks.  ``streams`` is where it
-    keeps the streams that are under way, for whoever stops it, and has their limit.
+    keeps the streams that are under way, for whoever stops it, and has their limit.  ``chunks_are_whole``: the server
+    tells of a body in chunks that broke off; else such bodies are refused.
     """
     streams = Streams(limits.streams) if streams is None else streams
     app = Flask("etcd_v2", static_folder=None)
@@ -43,12 +47,16 @@ def application(api: Api, limits: Limits, streams: Streams | None = None) -> Fla
 
     def endpoint(path: str = "") -> Response:  # noqa: ARG001
         environ = request.environ
+        if not chunks_are_whole and "HTTP_TRANSFER_ENCODING" in environ:
+            return _Ready(_LENGTH_REQUIRED)
         try:
             body = request.get_data(cache=False)
         except RequestEntityTooLarge:
             return _Ready(_TOO_LARGE)
         except ClientDisconnected:
             return _Ready(_GONE)  # nobody is there to read it
+        if len(body) < (request.content_length or 0):
+            return _Ready(_GONE)  # the same; not every server says so
         content_type = environ.get("CONTENT_TYPE")
         encoded = content_type.encode("latin-1") if content_type else None
         authorization = environ.get("HTTP_AUTHORIZATION")
