@@ -164,7 +164,8 @@ class AsyncioNode(Member[Command, Result]):
         """What the node knows can no longer be trusted: say nothing more to anybody."""
         if not self._stopped:
             self._stop()
-            self.failed.set_result(error)
+            if not self.failed.done():  # cancelled, by one who waited for it for a while
+                self.failed.set_result(error)
 
     # --- what clients ask -------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from common_raft.core import NOBODY, RawNode, Role
 from common_raft.drivers.forwarding import Forwarding
+from common_raft.drivers.machine import tell
 from common_raft.drivers.options import NodeOptions
 from common_raft.transport.links import Transport
 
@@ -125,4 +126,4 @@ class Leaving:
     def _finish(self, handed_over: bool) -> None:
         done, self._done = self._done, None
         if done is not None:
-            done(handed_over)
+            tell(done, handed_over)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeAlias, TypeVar
+
+log = logging.getLogger(__name__)
 
 Command = TypeVar("Command")
 Result = TypeVar("Result")
@@ -105,7 +110,23 @@ class AsyncSnapshotted(Protocol):
     async def restore(self, chunks: AsyncIterator[bytes], /) -> None: ...
 
 
-#: Called with the result of a command when it was applied, or with why there is none.
+#: Called with the result of a command when it was applied, or with why there is none.  What it raises concerns nobody
+#: else: it is logged, unless it is that of a future which was cancelled.
 Done = Callable[[Result | ProposalError], None]
 #: Called with None when a local read is linearizable, or with why it cannot be.
 ReadDone = Callable[[ProposalError | None], None]
+
+
+def tell(done: Callable[[Result], None], outcome: Result) -> None:
+    """Lets one who waits know.  In loops over many the same is written out: a call for each costs as much again."""
+    try:
+        done(outcome)
+    except Exception as error:
+        not_taken(error)
+
+
+def not_taken(error: Exception) -> None:
+    """Somebody who waited could not take an outcome; the others must have theirs."""
+    # A future that was cancelled, as asyncio.wait_for does: nobody waits any more.
+    if not isinstance(error, (asyncio.InvalidStateError, concurrent.futures.InvalidStateError)):
+        log.error("a caller's callback failed to take an outcome", exc_info=error)

@@ -80,7 +80,8 @@ class Member(Administration, Generic[Command, Result]):
 
     ``problem`` says why the machine cannot be reached, while it cannot.
 
-    Raises LogDamaged when the machine has applied more than the log holds.
+    Raises LogDamaged when the machine has applied more than the log holds, ValueError when the log is another node's,
+    or snapshots are asked of a machine that has none.
     """
 
     _transport: Transport
@@ -89,6 +90,7 @@ class Member(Administration, Generic[Command, Result]):
     def __init__(
         self, options: NodeOptions, wal: Wal, machine: Machine[Command], now: Callable[[], float]
     ) -> None:
+        _check(options, wal, machine)
         self._options = options
         self._now = now
         self.id, self.name, self.cluster_id = options.id, options.name, options.cluster_id
@@ -454,6 +456,20 @@ class Member(Administration, Generic[Command, Result]):
             _, mark = self._restoring
             self._restoring = None
             self._restore(mark)
+
+
+def _check(options: NodeOptions, wal: Wal, machine: Machine[Any]) -> None:
+    """:raises ValueError: the parts do not belong together."""
+    if wal.ids != (options.cluster_id, options.id):
+        cluster, node = wal.ids
+        raise ValueError(
+            f"the log is that of node {node:x} in cluster {cluster:x}, and this is to be node {options.id:x} in "
+            f"cluster {options.cluster_id:x}: its votes and entries are not this node's"
+        )
+    if options.snapshot_count and not (hasattr(machine, "snapshot") and hasattr(machine, "restore")):
+        raise ValueError(
+            f"snapshot_count is {options.snapshot_count}, and {type(machine).__name__} has no snapshot and restore"
+        )
 
 
 def next_tick(due: float, now: float, interval: float) -> float:

@@ -281,6 +281,26 @@ def _changed(before: MemberInfo, change: Change) -> MemberInfo:
     return before
 
 
+def fault_of(change: Change) -> ChangeError | None:
+    """Why ``change``, made of a caller's arguments, would be no entry that members understand; None if it would be.
+
+    What is in the log is applied by all, and again at each start: it must be found out before.
+    """
+    node_id, urls = change.member.id, change.member.peer_urls
+    try:
+        msgspec.msgpack.decode(msgspec.msgpack.encode(change), type=Change)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        return ChangeError(Problem.REFUSED, f"not a change of members: {error}")
+    if not 0 < node_id < 1 << 64:
+        return ChangeError(Problem.REFUSED, f"member id {node_id}: it must be from 1 to 2^64 - 1")
+    if change.kind in (ChangeKind.ADD, ChangeKind.UPDATE) and not addresses_of(urls):
+        return ChangeError(
+            Problem.REFUSED,
+            f"peer URLs {list(urls)}: none names a host and a port, as http://10.0.0.1:2380 does",
+        )
+    return None
+
+
 def decode_change(data: bytes) -> Change:
     """Raises LogDamaged: it is in the log, so that a leader has encoded it."""
     try:

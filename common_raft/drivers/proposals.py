@@ -18,7 +18,8 @@ from operator import attrgetter
 from typing import Generic, NamedTuple
 
 from common_raft.drivers.envelope import seal
-from common_raft.drivers.machine import Command, Done, Machine, ProposalError, Result
+from common_raft.drivers.machine import Command, Done, Machine, ProposalError, Result, not_taken, tell
+from common_raft.transport.codec import MAX_BODY_BYTES
 
 #: Commands that wait at one node, in all stages: each holds a client's connection, and those are bounded below it.
 MAX_COMMANDS = 65_536
@@ -33,10 +34,13 @@ MANY_BYTES = 8 << 20
 #: One batch: half of what a leader joins into an entry, so that several nodes' batches share one.
 MAX_BATCH_BYTES = 512 << 10
 MAX_BATCH_COMMANDS = 4096
+#: One command: an entry with it must fit into a frame, or no follower would ever have it, nor anything behind it.
+MAX_COMMAND_BYTES = MAX_BODY_BYTES - (64 << 10)
 
 TIMED_OUT = "etcdserver: request timed out"
 TOO_MANY = "etcdserver: too many requests"
 STOPPED = "etcdserver: server stopped"
+TOO_LARGE = "etcdserver: request is too large"
 
 
 class Batch(NamedTuple, Generic[Result]):
@@ -104,11 +108,20 @@ class Proposals(Generic[Command, Result]):
             self._seal(commands[start:stop], done[start:stop], now + self._timeout)
 
     def _seal(self, commands: list[Command], done: list[Done[Result]], deadline: float) -> None:
-        payload = self._machine.encode(commands)
-        if len(payload) > MAX_BATCH_BYTES and len(commands) > 1:
+        try:
+            payload = self._machine.encode(commands)
+            size = len(payload) if type(payload) is bytes else _no_bytes(payload)
+            fault = TOO_LARGE if size > MAX_COMMAND_BYTES else ""
+        except Exception as error:  # of one of them, as a rule: the others are none the worse
+            size, fault = 0, f"the state machine cannot encode the command: {error!r}"
+        if (fault or size > MAX_BATCH_BYTES) and len(commands) > 1:
             middle = len(commands) // 2
             self._seal(commands[:middle], done[:middle], deadline)
             self._seal(commands[middle:], done[middle:], deadline)
+            return
+        if fault:
+            self.failed += 1
+            tell(done[0], ProposalError(fault))
             return
         self._sequence += 1
         sealed = seal(self._origin, self._sequence, payload)
@@ -142,12 +155,18 @@ class Proposals(Generic[Command, Result]):
 
     def resolve(self, sequence: int, results: Sequence[Result]) -> None:
         """The batch was applied: everybody who waits for it gets a result."""
-        batch = self._waiting.pop(sequence, None)
+        batch = self._waiting.get(sequence)
         if batch is None:
             return  # its deadline passed while it was being applied
+        if len(results) != len(batch.done):
+            raise ValueError(f"the state machine gave {len(results)} results for {len(batch.done)} commands")
+        del self._waiting[sequence]
         self._forget(batch)
         for done, result in zip(batch.done, results, strict=True):
-            done(result)
+            try:
+                done(result)
+            except Exception as error:
+                not_taken(error)
 
     def refuse(self, sequences: Iterable[int], cause: str) -> None:
         """These batches were not appended, and never will be."""
@@ -177,7 +196,7 @@ class Proposals(Generic[Command, Result]):
         """Ends all waiting: the node stops."""
         self.failed += len(self._done)
         for done in self._done:
-            done(ProposalError(STOPPED))
+            tell(done, ProposalError(STOPPED))
         self._commands, self._done = [], []
         for batch in [*self._unsent, *self._waiting.values()]:
             self._fail(batch, STOPPED)
@@ -188,8 +207,12 @@ class Proposals(Generic[Command, Result]):
         self._forget(batch)
         self.failed += len(batch.done)
         for done in batch.done:
-            done(ProposalError(cause))
+            tell(done, ProposalError(cause))
 
     def _forget(self, batch: Batch[Result]) -> None:
         self._count -= len(batch.done)
         self._bytes -= len(batch.sealed)
+
+
+def _no_bytes(payload: object) -> int:
+    raise TypeError(f"encode gave {type(payload).__name__}, not bytes")

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from common_raft.drivers.machine import ProposalError, ReadDone
+from common_raft.drivers.machine import ProposalError, ReadDone, not_taken, tell
 from common_raft.drivers.proposals import STOPPED, TIMED_OUT, TOO_MANY
 
 #: Reads that wait at one node; each holds a client's connection.
@@ -71,7 +71,10 @@ class Reads:
         while confirmed and confirmed[0][0] <= index:
             for read in confirmed.popleft()[1]:
                 self._count -= 1
-                read.done(None)
+                try:
+                    read.done(None)
+                except Exception as error:
+                    not_taken(error)
 
     def ask_again(self, older_than: float) -> None:
         """Questions asked before then are taken for lost: their reads are pending again."""
@@ -106,4 +109,4 @@ class Reads:
         for read in reads:
             self._count -= 1
             self.failed += 1
-            read.done(ProposalError(cause))
+            tell(read.done, ProposalError(cause))

@@ -28,6 +28,7 @@ from common_raft.core import (
     Role,
     decode_changes,
 )
+from common_raft.drivers.machine import tell
 from common_raft.drivers.membership import (
     Change,
     ChangeDone,
@@ -38,6 +39,7 @@ from common_raft.drivers.membership import (
     Members,
     Problem,
     decode_change,
+    fault_of,
 )
 from common_raft.drivers.options import NodeOptions
 from common_raft.drivers.proposals import STOPPED, TIMED_OUT, TOO_MANY
@@ -66,7 +68,8 @@ def first_members(options: NodeOptions) -> Members:
         MemberInfo(peer, f"{peer:x}", (f"http://{host}:{port}",))
         for peer, (host, port) in options.peers.items()
     ]
-    return Members([MemberInfo(options.id, options.name, tuple(own), tuple(options.client_urls)), *others])
+    # Not yet with what only this node knows: whoever is not in the table as it is, publishes itself.
+    return Members([MemberInfo(options.id, f"{options.id:x}", tuple(own)), *others])
 
 
 def first_voters(members: Members) -> tuple[int, ...]:
@@ -183,6 +186,10 @@ class Reconfiguration:
             return
         self._sequence += 1
         change = Change(kind, member, self._options.id, self._sequence)
+        fault = fault_of(change)
+        if fault is not None:
+            done(fault)
+            return
         self._asked[self._sequence] = _Asked(change, self._now() + self._options.request_timeout, done)
         self._unsent.append(change)
 
@@ -234,7 +241,7 @@ class Reconfiguration:
             if error is not None:
                 kind, member = asked.change.kind.name.lower(), asked.change.member
                 log.warning("cannot %s member %x: %s", kind, member.id, error.cause)
-            asked.done(error)
+            tell(asked.done, error)
 
     # --- what others send -------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ A turn takes everything that has gathered there: the slower the turns, the large
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 import time
@@ -92,6 +93,10 @@ class ThreadsNode(Member[Command, Result]):
     """
 
     def __init__(self, options: NodeOptions, wal: Wal, machine: StateMachine[Command, Result]) -> None:
+        if inspect.iscoroutinefunction(machine.apply):
+            raise TypeError(
+                f"{type(machine).__name__} awaits to apply: AsyncioNode runs it, and no node of threads"
+            )
         super().__init__(options, wal, machine, time.monotonic)
         self._machine = machine
         self.failed: Future[BaseException] = Future()
@@ -172,7 +177,8 @@ class ThreadsNode(Member[Command, Result]):
         """What the node knows can no longer be trusted: say nothing more to anybody."""
         if not self._stopped:
             self._stop_waiting()
-            self.failed.set_result(error)
+            if not self.failed.done():  # cancelled, by one who waited for it for a while
+                self.failed.set_result(error)
 
     # --- what clients ask, in their own threads ---------------------------------------------------------------
 

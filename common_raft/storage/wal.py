@@ -175,6 +175,11 @@ class Wal:
                 raise
 
     @property
+    def ids(self) -> tuple[int, int]:
+        """Whose log this is: the cluster's and the node's id."""
+        return self._ids
+
+    @property
     def syncs(self) -> bool:
         """Whether what is appended is made durable."""
         return self._fsync

@@ -68,7 +68,8 @@ def run(
         [port] = free_ports(1)
         wal = Wal.open(directory / "n", cluster_id=7, node_id=1, fsync=False)
         state = machine()
-        options = NodeOptions(1, "n1", 7, [("127.0.0.1", port)], {}, 0.01, 0.1, idle_check)
+        # Named as the table of the first members has it, so that nothing is to be published.
+        options = NodeOptions(1, "1", 7, [("127.0.0.1", port)], {}, 0.01, 0.1, idle_check)
         node: Node = AsyncioNode(options, wal, state)
         await node.start()
         try:
