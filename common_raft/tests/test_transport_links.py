@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from common_raft.core.messages import Heartbeat, HeartbeatResponse
+from common_raft.core import Configuration, SnapshotMeta
+from common_raft.core.messages import Heartbeat, HeartbeatResponse, InstallSnapshot
 from common_raft.testing.processes import free_ports
 from common_raft.transport import links
 from common_raft.transport.asyncio import AsyncioTransport
@@ -226,6 +227,11 @@ def test_a_peer_that_was_away_is_dialled_as_soon_as_it_dials_itself(
         (encode_frame(Hello(ONE, TWO, CLUSTER)) * 2, "in the middle"),
         (encode_frame(Hello(ONE, TWO, CLUSTER)) + encode_frame(Heartbeat(ONE, 99, 1, 0, 0)), "from 63 to 1"),
         (encode_frame(Hello(ONE, TWO, CLUSTER)) + encode_frame(Heartbeat(TWO, TWO, 1, 0, 0)), "from 2 to 2"),
+        (
+            encode_frame(Hello(ONE, TWO, CLUSTER))
+            + encode_frame(InstallSnapshot(ONE, TWO, 1, SnapshotMeta(50, 1, Configuration((ONE, TWO))))),
+            "InstallSnapshot without its snapshot",
+        ),
     ],
 )
 def test_whoever_is_no_peer_is_refused_with_the_reason_and_the_member_goes_on(

@@ -12,6 +12,7 @@ from random import uniform
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from common_raft.core.messages import InstallSnapshot
 from common_raft.measures import Traffic
 from common_raft.transport.codec import FrameError, FrameReader
 from common_raft.transport.messages import Hello, Inquiry, Introduction, PeerMessage, Refusal
@@ -155,6 +156,9 @@ class Incoming:
                 raise FrameError(f"{type(frame).__name__} in the middle of a connection")
             elif frame.sender != self.sender or frame.to != self._node_id:
                 raise FrameError(f"message from {frame.sender:x} to {frame.to:x} on {self.sender:x}'s link")
+            elif type(frame) is InstallSnapshot:
+                # A core takes it only once the snapshot's file is on the disk: `drivers.transfers` makes it then.
+                raise FrameError("InstallSnapshot without its snapshot: that comes in chunks")
             else:
                 messages.append(frame)
 
