@@ -100,6 +100,12 @@ def test_a_body_that_is_no_message_is_refused(body: bytes) -> None:
     assert len(messages) == 1  # it was one, by chance
 
 
+def test_a_body_that_is_nested_too_deeply_is_refused() -> None:
+    body = b"\x96\x20\x01\x02\x07\x90" + b"\x91" * 100_000 + b"\xc0"  # a hello with a field more
+    with pytest.raises(FrameError, match="holds no message"):
+        read_all(pack(">2sBxII", b"RS", 1, len(body), crc32(body)) + body)
+
+
 def test_messages_before_the_damage_are_still_delivered() -> None:
     messages = FrameReader().feed(encode_frame(MESSAGES[0]) + b"garbage garbage garbage")
     assert next(messages) == MESSAGES[0]

@@ -9,7 +9,9 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from struct import pack
 from typing import Any
+from zlib import crc32
 
 import pytest
 import uvloop
@@ -46,6 +48,10 @@ def kind(request: pytest.FixtureRequest) -> Transport:
 @pytest.fixture(params=KINDS)
 def other(request: pytest.FixtureRequest) -> Transport:
     return KINDS[request.param]
+
+
+def framed(body: bytes) -> bytes:
+    return pack(">2sBxII", b"RS", 1, len(body), crc32(body)) + body
 
 
 def free_port() -> int:
@@ -232,6 +238,8 @@ def test_a_peer_that_was_away_is_dialled_as_soon_as_it_dials_itself(
             + encode_frame(InstallSnapshot(ONE, TWO, 1, SnapshotMeta(50, 1, Configuration((ONE, TWO))))),
             "InstallSnapshot without its snapshot",
         ),
+        # A hello with a field more, which is nested.
+        (framed(b"\x96\x20\x01\x02\x4d\x90" + b"\x91" * 50_000 + b"\xc0"), "holds no message"),
     ],
 )
 def test_whoever_is_no_peer_is_refused_with_the_reason_and_the_member_goes_on(

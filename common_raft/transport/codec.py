@@ -84,6 +84,8 @@ def _decode_body(body: bytes, crc: int) -> Frame:
         raise FrameError(f"checksum of a frame of {len(body)} bytes does not match")
     try:
         frame: Frame = _decoder.decode(body)
-    except (msgspec.MsgspecError, ValueError) as error:  # ValueError: an unknown tag's text may not be UTF-8
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        # ValueError: an unknown tag's text may not be UTF-8.  RecursionError: what nests too deeply, also in fields
+        # that are skipped.
         raise FrameError(f"frame of {len(body)} bytes holds no message: {error}") from None
     return frame
