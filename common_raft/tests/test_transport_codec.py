@@ -106,6 +106,17 @@ def test_a_body_that_is_nested_too_deeply_is_refused() -> None:
         read_all(pack(">2sBxII", b"RS", 1, len(body), crc32(body)) + body)
 
 
+def test_a_reader_refuses_longer_frames_than_it_is_to_take_by_the_header_alone() -> None:
+    frame = encode_frame(ForwardedProposals(1, 2, [bytes(1000)]))
+    reader = FrameReader(100)
+    with pytest.raises(FrameError, match="at most 100 are taken"):
+        list(reader.feed(frame[:12]))
+    reader = FrameReader(100)
+    assert list(reader.feed(encode_frame(MESSAGES[0]))) == [MESSAGES[0]]
+    reader.max_body_bytes = MAX_BODY_BYTES
+    assert list(reader.feed(frame)) == [ForwardedProposals(1, 2, [bytes(1000)])]
+
+
 def test_messages_before_the_damage_are_still_delivered() -> None:
     messages = FrameReader().feed(encode_frame(MESSAGES[0]) + b"garbage garbage garbage")
     assert next(messages) == MESSAGES[0]

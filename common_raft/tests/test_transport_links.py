@@ -24,7 +24,13 @@ from common_raft.transport.asyncio import AsyncioTransport
 from common_raft.transport.blocking import BlockingTransport
 from common_raft.transport.codec import FrameError, FrameReader, encode_frame
 from common_raft.transport.inquiry import ask
-from common_raft.transport.links import UNCONFIRMED_SECONDS, Roster, give_up_unconfirmed
+from common_raft.transport.links import (
+    MAX_HELLO_BYTES,
+    UNCONFIRMED_SECONDS,
+    Incoming,
+    Roster,
+    give_up_unconfirmed,
+)
 from common_raft.transport.messages import (
     ForwardedProposals,
     Hello,
@@ -238,6 +244,8 @@ def test_a_peer_that_was_away_is_dialled_as_soon_as_it_dials_itself(
             + encode_frame(InstallSnapshot(ONE, TWO, 1, SnapshotMeta(50, 1, Configuration((ONE, TWO))))),
             "InstallSnapshot without its snapshot",
         ),
+        # The header alone, whatever would follow it.
+        (pack(">2sBxII", b"RS", 1, MAX_HELLO_BYTES + 1, 0), f"at most {MAX_HELLO_BYTES}"),
         # A hello with a field more, which is nested.
         (framed(b"\x96\x20\x01\x02\x4d\x90" + b"\x91" * 50_000 + b"\xc0"), "holds no message"),
     ],
@@ -266,6 +274,27 @@ def test_whoever_is_no_peer_is_refused_with_the_reason_and_the_member_goes_on(
     with caplog.at_level(logging.WARNING):
         run(scenario)
     assert reason in caplog.text
+
+
+def test_a_hello_may_have_many_urls_and_what_follows_it_may_be_as_long_as_any_frame(kind: Transport) -> None:
+    async def scenario() -> None:
+        member = Member(kind, ONE, free_port(), {TWO: free_port()})
+        await member.start()
+        urls = tuple(f"http://{'n' * 250}{number}:2380" for number in range(200))
+        megabytes = ForwardedProposals(ONE, TWO, [bytes(4 << 20)])
+        _, writer = await asyncio.open_connection("127.0.0.1", member.port)
+        writer.write(encode_frame(Hello(ONE, TWO, CLUSTER, urls)) + encode_frame(megabytes))
+        await until(lambda: member.received == [megabytes])
+        writer.close()
+        await member.close()
+
+    run(scenario)
+
+
+def test_a_long_frame_behind_an_inquiry_is_refused_by_its_header() -> None:
+    incoming = Incoming(lambda: Roster(ONE, CLUSTER, {}))
+    with pytest.raises(FrameError, match=f"at most {MAX_HELLO_BYTES}"):
+        incoming.feed(encode_frame(Inquiry()) + pack(">2sBxII", b"RS", 1, MAX_HELLO_BYTES + 1, 0), [])
 
 
 def test_a_member_learns_why_it_is_refused(

@@ -44,12 +44,17 @@ def encode_frame(message: Frame) -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream into messages: feed it what arrives, and take what is whole."""
+    """Cuts a stream into messages: feed it what arrives, and take what is whole.
 
-    __slots__ = ("_pending",)
+    ``max_body_bytes``: what frames may hold from now on.  A longer one is refused by its header, so that no more than
+    that is kept.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_pending", "max_body_bytes")
+
+    def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self._pending = bytearray()
+        self.max_body_bytes = max_body_bytes
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yields each message that ``data`` completes.  Raises FrameError at the first that is none."""
@@ -58,7 +63,7 @@ class FrameReader:
         position = 0
         try:
             while len(pending) - position >= _HEADER.size:
-                length, crc = _check_header(pending, position)
+                length, crc = _check_header(pending, position, self.max_body_bytes)
                 start = position + _HEADER.size
                 if len(pending) - start < length:
                     break
@@ -68,14 +73,14 @@ class FrameReader:
             del pending[:position]
 
 
-def _check_header(buffer: bytearray, position: int) -> tuple[int, int]:
+def _check_header(buffer: bytearray, position: int, max_body_bytes: int) -> tuple[int, int]:
     magic, version, length, crc = _HEADER.unpack_from(buffer, position)
     if magic != _MAGIC:
         raise FrameError(f"not a frame: it starts with {bytes(magic)!r}")
     if version != VERSION:
         raise FrameError(f"frame of version {version}: this node speaks version {VERSION}")
-    if length > MAX_BODY_BYTES:
-        raise FrameError(f"frame of {length} bytes: at most {MAX_BODY_BYTES} are taken")
+    if length > max_body_bytes:
+        raise FrameError(f"frame of {length} bytes: at most {max_body_bytes} are taken")
     return length, crc
 
 

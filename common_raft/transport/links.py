@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from common_raft.core.messages import InstallSnapshot
 from common_raft.measures import Traffic
-from common_raft.transport.codec import FrameError, FrameReader
+from common_raft.transport.codec import MAX_BODY_BYTES, FrameError, FrameReader
 from common_raft.transport.messages import Hello, Inquiry, Introduction, PeerMessage, Refusal
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,9 @@ LAST_BACKOFF_SECONDS = 1.0
 UNCONFIRMED_SECONDS = 5.0
 #: Connections that have not said yet who they are; a mesh needs one for each peer.
 MAX_STRANGERS = 64
+#: What a frame may hold until the hello is accepted, so that strangers cost a few MiB of memory, all together.  A
+#: hello is three numbers and the peer's URLs: more than 200 fit, each with the longest name that a host may have.
+MAX_HELLO_BYTES = 64 << 10
 #: Members that this node has yet to learn of (it was away when they were added), and answers all the same.
 MAX_UNKNOWN = 16
 
@@ -137,7 +140,7 @@ class Incoming:
     def __init__(self, roster: Callable[[], Roster]) -> None:
         self._roster = roster
         self._node_id = roster().node_id
-        self._reader = FrameReader()
+        self._reader = FrameReader(MAX_HELLO_BYTES)
         self.sender: int | None = None
         self.urls: tuple[str, ...] = ()
         self.asks = False
@@ -152,6 +155,7 @@ class Incoming:
                     self.asks = True
                 else:
                     self.sender = self._greet(frame)
+                    self._reader.max_body_bytes = MAX_BODY_BYTES
             elif isinstance(frame, _OF_CONNECTIONS):
                 raise FrameError(f"{type(frame).__name__} in the middle of a connection")
             elif frame.sender != self.sender or frame.to != self._node_id:
