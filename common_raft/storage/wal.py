@@ -157,8 +157,12 @@ class Wal:
             but after a power failure or a crash of the system it may have lost its end, or be refused
         :raises StorageError: DirectoryInUse, ForeignDirectory, CorruptLog, UnusableSnapshot, UnsupportedVersion,
             UnreadableLog, OutOfSpace
-        :raises ValueError: ``segment_bytes`` below ``MIN_SEGMENT_BYTES``, or a negative ``max_wals``
+        :raises ValueError: an id of more than 64 bits or below 0, ``segment_bytes`` below ``MIN_SEGMENT_BYTES``, or a
+            negative ``max_wals``
         """
+        for name, value in (("cluster_id", cluster_id), ("node_id", node_id)):
+            if not 0 <= value < 1 << 64:
+                raise ValueError(f"{name} is {value}; it must be from 0 to 2**64 - 1")
         if segment_bytes < MIN_SEGMENT_BYTES:
             raise ValueError(f"segment_bytes is {segment_bytes}; it must be at least {MIN_SEGMENT_BYTES}")
         if max_wals < 0:

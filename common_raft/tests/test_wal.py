@@ -332,6 +332,16 @@ class TestRefusal:
         assert f"not to {what} 7" in self.one_line(caught, directory)
         assert len(content(directory)[2]) == 40
 
+    @pytest.mark.parametrize("name", ["cluster_id", "node_id"])
+    @pytest.mark.parametrize("value", [-1, 1 << 64])
+    def test_an_id_that_is_not_of_64_bits_is_refused_and_nothing_is_made(
+        self, directory: Path, name: str, value: int
+    ) -> None:
+        ids = {"cluster_id": 1, "node_id": 2, name: value}
+        with pytest.raises(ValueError, match=rf"{name} is {value}; it must be from 0 to 2\*\*64 - 1"):
+            Wal.open(directory, cluster_id=ids["cluster_id"], node_id=ids["node_id"])
+        assert not directory.exists()
+
     def test_a_log_of_another_format(self, directory: Path) -> None:
         fill(directory, 2)
         header = SegmentHeader(FORMAT_VERSION + 1, 5, 0, 1, 2, 1, 1, HardState())
