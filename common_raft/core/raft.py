@@ -255,14 +255,16 @@ class Raft:
         return True
 
     def _answer_lower_term(self, message: Message) -> None:
-        """Most of it is void, but two senders must learn that they are behind, or they would never catch up:
+        """Most of it is void, but two senders must learn that they are behind, or they might never catch up:
 
-        a leader whose follower went ahead to a higher term while it was cut off, and a node asking for pre-votes
-        (both only arise with pre-vote or check-quorum; etcd raft, Step).
+        a leader whose follower went ahead to a higher term while it was cut off (which only arises with pre-vote or
+        check-quorum; etcd raft, Step), and whoever campaigns (paper, figure 2: "reply false if term <
+        currentTerm").  etcd answers a pre-vote only.  But a candidate may need the vote of a node that does not
+        campaign towards it, as that knows another configuration: both would raise their terms for ever, at one pace.
         """
         if isinstance(message, AppendEntries | Heartbeat):
             self.messages_after_append.append(AppendResponse(message.sender, self.id, self.term, 0, True))
-        elif isinstance(message, RequestVote) and message.pre_vote:
+        elif isinstance(message, RequestVote):
             self.messages_after_append.append(elections.refusal(self, message))
         elif isinstance(message, VoteResponse):
             elections.learn_committed(self, message)  # which stays true, whatever term its sender is in

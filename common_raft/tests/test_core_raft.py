@@ -633,6 +633,44 @@ def in_configuration(configuration: Configuration, **config: int | bool) -> RawN
     return node(storage, **config)
 
 
+@pytest.mark.parametrize("pre_vote", [True, False])
+def test_a_candidate_of_an_earlier_term_is_refused_and_told_the_term_of_now(pre_vote: bool) -> None:
+    voter = applied_node(1, 7)
+    voter.step(RequestVote(1, 3, 5, 9, 5, pre_vote))
+    ready = voter.ready()
+    assert ready.messages == []
+    assert ready.messages_after_append == [VoteResponse(3, 1, 7, False, pre_vote, 2, 7)]
+    assert (voter.term, voter.vote) == (7, 0)
+
+
+def test_a_candidate_far_behind_in_terms_wins_the_vote_of_one_that_does_not_know_it() -> None:
+    """Node 2 has yet to learn that 1 took the place of 3, so that it never asks 1, which needs its vote."""
+
+    def start(id_: int, term: int, index: int, *voters: int) -> RawNode:
+        meta = SnapshotMeta(index, 5, Configuration(voters))
+        storage = MemoryStorage(HardState(term, 0, index), index + 1, [], meta)
+        return RawNode(Config(id_, (), pre_vote=False, check_quorum=False), storage, Random(id_))
+
+    nodes = {1: start(1, 5, 10, 1, 2), 2: start(2, 100, 9, 2, 3)}
+
+    def exchange(sender: RawNode) -> None:
+        ready = sender.ready()
+        if ready.must_persist:
+            sender.on_persisted(ready.number)
+        for message in ready.messages + ready.messages_after_append:
+            if message.to in nodes:
+                nodes[message.to].step(message)
+
+    for _ in range(2000):
+        for each in nodes.values():
+            each.tick()
+        while waiting := [each for each in nodes.values() if each.has_ready()]:
+            exchange(waiting[0])
+        if nodes[1].role is Role.LEADER:
+            return
+    pytest.fail(f"no leader; the terms are {nodes[1].term} and {nodes[2].term}")
+
+
 def test_a_joint_election_is_not_won_by_the_new_voters_alone() -> None:
     candidate = in_configuration(Configuration((1, 4, 5), (1, 2, 3)), pre_vote=False)
     candidate.campaign()

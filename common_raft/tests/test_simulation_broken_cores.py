@@ -652,7 +652,9 @@ CASES: dict[Break, Expected] = {
     answers_reads_without_asking_a_majority: Expected("LinearizableReads", weather=TWO_LEADERS),
     answers_reads_before_it_has_committed_in_its_term: Expected("LinearizableReads"),
     lets_an_earlier_round_confirm_a_read: Expected("LinearizableReads", seeds=600, weather=LATE_ANSWERS),
-    lets_answers_of_an_earlier_term_confirm_a_read: Expected("LinearizableReads", weather=OLD_NEWS),
+    lets_answers_of_an_earlier_term_confirm_a_read: Expected(
+        "LinearizableReads", seeds=600, weather=OLD_NEWS
+    ),
     never_probes_again_after_a_loss: Expected("Liveness"),
     does_not_tell_a_deposed_leader: Expected("Liveness", weather=RETURNING),
     keeps_refusing_proposals_after_a_failed_transfer: Expected("Liveness", weather=FAILING_TRANSFERS),
