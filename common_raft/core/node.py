@@ -165,7 +165,10 @@ class RawNode:
         reads.read_index(self._raft, context)
 
     def transfer_leadership(self, target: int) -> None:
-        """Hands leadership to ``target``.  Raises NotLeader, or ValueError when it is no voter."""
+        """Hands leadership to ``target``; this node's own id ends what is under way.
+
+        Raises NotLeader, or ValueError when ``target`` is no voter.
+        """
         transfer.transfer_leadership(self._raft, target)
 
     def campaign(self) -> None:

@@ -86,6 +86,7 @@ class Raft:
         "snapshot",
         "term",
         "ticks",
+        "transfer_ends_at",
         "transferee",
         "uncommitted_bytes",
         "vote",
@@ -114,6 +115,7 @@ class Raft:
         self.votes: dict[int, bool] = {}
         self.postponed_reads: list[tuple[int, int]] = []
         self.transferee = NOBODY
+        self.transfer_ends_at = 0  #: the tick at which the leader gives a transfer up
         self.uncommitted_bytes = 0
         self.pending_conf_index = 0  #: of a leader: no later change of configuration is in its log
         self.handed_over = False  #: the leader's TimeoutNow waits until a change of configuration is applied
@@ -143,11 +145,12 @@ class Raft:
                 elections.campaign(self)
 
     def _tick_leader(self) -> None:
+        if self.ticks >= self.transfer_ends_at:
+            # The target of a transfer, if there is one, did not make it in time: take proposals again (thesis 3.10).
+            self.transferee = NOBODY
         self.election_elapsed += 1
         if self.election_elapsed >= self.config.election_tick:
             self.election_elapsed = 0
-            # The target of a transfer did not make it in time: take proposals again (thesis 3.10).
-            self.transferee = NOBODY
             if self.config.check_quorum and not self._heard_from_quorum():
                 self.become_follower(self.term, NOBODY)
                 return

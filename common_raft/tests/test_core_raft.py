@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from random import Random
 from typing import get_args
 
@@ -830,6 +831,67 @@ def test_only_a_leader_that_has_applied_every_change_may_propose_one() -> None:
     assert leader.may_propose_conf_change
     leader.propose_conf_change(ConfChanges([ConfChange(ConfChangeKind.ADD_LEARNER, 4)]))
     assert not leader.may_propose_conf_change
+
+
+# --- handing over ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("targets", [(2, 2), (2, 3)])
+def test_a_leader_that_is_cut_off_steps_down_however_often_it_is_asked_to_hand_over(
+    targets: tuple[int, int],
+) -> None:
+    leader = lead(applied_node(1))
+    for ticks in range(30):
+        if leader.role is Role.LEADER and ticks % 9 == 0:
+            leader.transfer_leadership(targets[ticks // 9 % 2])
+        leader.tick()
+    assert leader.role is not Role.LEADER
+
+
+def test_a_transfer_that_is_asked_for_again_ends_when_it_would_have_ended() -> None:
+    leader = lead(applied_node(1, check_quorum=False))
+    leader.step(AppendResponse(1, 2, leader.term, leader.last_index))
+    for tick in range(10):
+        with pytest.raises(ProposalDropped, match="being transferred to 2") if tick else nullcontext():
+            leader.propose([])
+        leader.transfer_leadership(2)
+        assert len(sent(leader, TimeoutNow)) == (tick == 0)
+        leader.tick()
+    leader.propose([b"a"])
+
+
+def test_a_transfer_to_another_target_takes_the_place_of_the_first_and_has_as_long() -> None:
+    leader = lead(applied_node(1, check_quorum=False))
+    leader.transfer_leadership(2)
+    for _ in range(9):
+        leader.tick()
+    leader.transfer_leadership(3)
+    leader.step(AppendResponse(1, 2, leader.term, leader.last_index))
+    assert not sent(leader, TimeoutNow)
+    for _ in range(9):
+        leader.tick()
+    with pytest.raises(ProposalDropped, match="being transferred to 3"):
+        leader.propose([b"a"])
+    leader.tick()
+    leader.propose([b"a"])
+
+
+def test_a_leader_that_is_asked_to_hand_over_to_itself_ends_the_transfer() -> None:
+    leader = lead(applied_node(1))
+    leader.transfer_leadership(2)
+    leader.transfer_leadership(1)
+    leader.step(AppendResponse(1, 2, leader.term, leader.last_index))
+    assert not sent(leader, TimeoutNow)
+    leader.propose([b"a"])
+
+
+def test_a_transfer_to_who_is_no_voter_is_refused_and_leaves_the_one_under_way() -> None:
+    leader = lead(applied_node(1))
+    leader.transfer_leadership(2)
+    with pytest.raises(ValueError, match="cannot transfer leadership to 9"):
+        leader.transfer_leadership(9)
+    with pytest.raises(ProposalDropped, match="being transferred to 2"):
+        leader.propose([b"a"])
 
 
 # --- what ends with a role ------------------------------------------------------------------------------------
