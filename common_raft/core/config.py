@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from common_raft.core.configuration import MAX_ID, is_id
 from common_raft.core.errors import LogDamaged
 from common_raft.core.log import RaftLog
-from common_raft.core.messages import NOBODY, Entry, HardState, SnapshotMeta
+from common_raft.core.messages import Entry, HardState, SnapshotMeta
 
 
 class Rng(Protocol):
@@ -58,9 +59,25 @@ def stored_log(stored: Stored) -> RaftLog:
     return RaftLog(first + 1, entries[1:], entries[0].term)
 
 
+#: The numbers of a `Config`, and the least that each may be.
+_LEAST = {
+    "election_tick": 1,
+    "heartbeat_tick": 1,
+    "max_message_bytes": 0,
+    "max_inflight_messages": 1,  # else nothing would ever be sent
+    "max_inflight_bytes": 1,
+    "max_uncommitted_bytes": 0,
+    "max_apply_bytes": 0,
+}
+_SWITCHES = ("pre_vote", "check_quorum", "lease_reads")
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How one node takes part.  Ticks are the driver's unit of time; etcd's defaults are 10 and 1."""
+    """How one node takes part.  Ticks are the driver's unit of time; etcd's defaults are 10 and 1.
+
+    Raises ValueError for what cannot work.
+    """
 
     id: int
     #: The first configuration, when the disk has no snapshot that knows better.  A node that is not among them waits
@@ -72,20 +89,30 @@ class Config:
     max_inflight_messages: int = 256  #: appends to one follower without an answer
     max_inflight_bytes: int = 64 << 20
     max_uncommitted_bytes: int = 256 << 20  #: proposals beyond this are dropped until some commit
-    max_apply_bytes: int = 64 << 20  #: of committed entries in one Ready
+    max_apply_bytes: int = 64 << 20  #: of committed entries in one Ready (one entry is always let through)
     pre_vote: bool = True
     check_quorum: bool = True
     #: The leader answers reads without asking a majority each time: see `reads.Lease` for what it rests on.
     lease_reads: bool = False
 
     def __post_init__(self) -> None:
-        if self.id <= NOBODY or min(self.voters, default=1) <= NOBODY:
-            raise ValueError(f"id {self.id:x} and voters {self._voters} must be above 0")
+        if not is_id(self.id):
+            raise ValueError(f"id {self.id!r} must be a whole number from 1 to {MAX_ID}")
+        if not all(map(is_id, self.voters)):
+            raise ValueError(f"voters {self.voters!r} must be whole numbers from 1 to {MAX_ID}")
         if len(set(self.voters)) != len(self.voters):
             raise ValueError(f"voters {self._voters} must differ from each other")
-        if not 0 < self.heartbeat_tick < self.election_tick:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} {value!r} must be a whole number, {least} or above")
+        for name in _SWITCHES:
+            value = getattr(self, name)
+            if type(value) is not bool:
+                raise ValueError(f"{name} {value!r} must be True or False")
+        if self.heartbeat_tick >= self.election_tick:
             raise ValueError(
-                f"heartbeat_tick {self.heartbeat_tick} must be above 0 and below election_tick {self.election_tick}"
+                f"heartbeat_tick {self.heartbeat_tick} must be below election_tick {self.election_tick}"
             )
         if self.lease_reads and not self.check_quorum:
             raise ValueError("lease_reads need check_quorum: without it nobody keeps to the leader's lease")

@@ -25,6 +25,13 @@ from msgspec import Struct
 
 from common_raft.core.errors import InvalidConfChange, LogDamaged
 
+#: Ids are unsigned 64 bit, as they travel (see `messages`); 0 stands for nobody.
+MAX_ID = 2**64 - 1
+
+
+def is_id(value: object) -> bool:
+    return type(value) is int and 0 < value <= MAX_ID
+
 
 class Configuration(Struct, frozen=True, array_like=True):
     """Ids in ascending order.  ``outgoing`` and ``learners_next`` are empty unless it is joint."""
@@ -114,6 +121,15 @@ def changed(configuration: Configuration, changes: ConfChanges) -> Configuration
     return _with(joint, changes.changes)
 
 
+def refuse_malformed(changes: ConfChanges) -> None:
+    """Raises TypeError for what `decode_changes` would not give back: an entry that nobody can read stops all."""
+    for change in changes.changes:
+        _must_be(ConfChange, "change", change)
+        _must_be(ConfChangeKind, "change's kind", change.kind)
+    _must_be(Transition, "transition", changes.transition)
+    _must_be(bytes, "context", changes.context)
+
+
 def encode_changes(changes: ConfChanges) -> bytes:
     """The data of an entry of kind CONFIGURATION."""
     return msgspec.msgpack.encode(changes)
@@ -142,8 +158,10 @@ def _with(configuration: Configuration, changes: Iterable[ConfChange]) -> Config
         set(configuration.learners_next),
     )
     for change in changes:
-        if change.id <= 0:
-            raise InvalidConfChange(f"{change.id} is no node's id: ids are above 0")
+        if not is_id(change.id):
+            raise InvalidConfChange(
+                f"{change.id!r} is no node's id: ids are whole numbers from 1 to {MAX_ID}"
+            )
         for group in (voters, learners, waiting):
             group.discard(change.id)
         if change.kind is ConfChangeKind.ADD_VOTER:
@@ -159,6 +177,11 @@ def _with(configuration: Configuration, changes: Iterable[ConfChange]) -> Config
         _ascending(waiting),
         configuration.auto_leave,
     )
+
+
+def _must_be(expected: type, name: str, value: object) -> None:
+    if type(value) is not expected:
+        raise TypeError(f"{name} {value!r} must be of type {expected.__name__}")
 
 
 def _ascending(ids: Iterable[int]) -> tuple[int, ...]:

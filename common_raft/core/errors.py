@@ -23,7 +23,7 @@ class LogDamaged(RaftError):
     """This node's log contradicts what the cluster agreed on.  Fatal: the node must stop, and serve nothing."""
 
 
-class InvalidConfChange(RaftError):
+class InvalidConfChange(RaftError, ValueError):
     """The change of configuration is against the rules; nothing was proposed."""
 
 

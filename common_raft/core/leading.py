@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from common_raft.core.raft import Raft
 
 
+_BYTES = frozenset({bytes})
+
+
 def propose(raft: Raft, payloads: Sequence[bytes]) -> None:
-    """Appends an entry for each payload; ProposalDropped when this node cannot, with the reason."""
+    """Appends an entry for each payload; ProposalDropped when this node cannot, with the reason.
+
+    TypeError where a payload is no bytes: it could be neither written nor sent, and would be in the log already.
+    """
+    if not _BYTES.issuperset(map(type, payloads)):
+        raise TypeError("the data of an entry must be bytes, not " + _names_of_others(payloads))
     refuse_unless_proposing(raft)
     size = sum(map(len, payloads))
     if raft.uncommitted_bytes and raft.uncommitted_bytes + size > raft.config.max_uncommitted_bytes:
@@ -35,6 +43,10 @@ def propose(raft: Raft, payloads: Sequence[bytes]) -> None:
         )
     raft.uncommitted_bytes += size
     append(raft, [Entry(raft.term, EntryKind.COMMANDS, payload) for payload in payloads])
+
+
+def _names_of_others(payloads: Sequence[object]) -> str:
+    return ", ".join(sorted({type(payload).__name__ for payload in payloads} - {"bytes"}))
 
 
 def refuse_unless_proposing(raft: Raft) -> None:

@@ -182,6 +182,19 @@ class RaftLog:
         """
         self.applied = applied
 
+    def applied_to(self, index: int) -> None:
+        """The state machine has seen everything up to ``index``, which was handed out.
+
+        Raises ValueError elsewhere: what was not handed out cannot be applied, and nothing is taken back (`resume_at`
+        is for a state machine that is found elsewhere).
+        """
+        if not self.applied <= index <= self.handed_out:
+            raise ValueError(
+                f"entry {index} cannot be the last one applied: that is one from {self.applied}, the last so far, "
+                f"to {self.handed_out}, the last handed out"
+            )
+        self.applied = index
+
     @property
     def restoring(self) -> bool:
         """Whether the state machine has yet to be restored from a snapshot."""

@@ -9,7 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from common_raft.core import elections, leading, reads
-from common_raft.core.configuration import ConfChanges, changed, decode_changes, encode_changes
+from common_raft.core.configuration import (
+    ConfChanges,
+    changed,
+    decode_changes,
+    encode_changes,
+    refuse_malformed,
+)
 from common_raft.core.errors import ProposalDropped
 from common_raft.core.messages import NOBODY, Entry, EntryKind, TimeoutNow
 from common_raft.core.role import Role
@@ -23,6 +29,7 @@ def propose_conf_change(raft: Raft, changes: ConfChanges) -> None:
 
     So it is judged by the very configuration that it will follow (thesis 4.1; etcd raft, stepLeader).
     """
+    refuse_malformed(changes)
     leading.refuse_unless_proposing(raft)
     if not no_conf_change_pending(raft):
         raise ProposalDropped(

@@ -117,14 +117,18 @@ class RawNode:
         self._raft.step(message)
 
     def propose(self, payloads: Sequence[bytes]) -> None:
-        """Appends an entry for each payload.  Raises ProposalDropped when not the leader or past a limit."""
+        """Appends an entry for each payload.
+
+        Raises ProposalDropped when not the leader or past a limit, and TypeError where one is no bytes.
+        """
         leading.propose(self._raft, payloads)
 
     def propose_conf_change(self, changes: ConfChanges) -> None:
         """Appends a change of the configuration, which takes effect when it is applied; no changes leave a joint one.
 
         Raises ProposalDropped when not the leader, or while an earlier change (or, of a new leader, any earlier
-        entry) has yet to be applied, and InvalidConfChange when the rules forbid it.
+        entry) has yet to be applied, InvalidConfChange, a ValueError, when the rules forbid it, and TypeError where
+        it is not made of what it is declared to be made of.
         """
         membership.propose_conf_change(self._raft, changes)
 
@@ -191,9 +195,12 @@ class RawNode:
             leading.maybe_commit(raft)
 
     def on_applied(self, index: int) -> None:
-        """The state machine has seen everything up to ``index``."""
+        """The state machine has seen everything up to ``index``, and in no call of before any more than that.
+
+        Raises ValueError for what no Ready has handed out yet, and for less than before.
+        """
         raft = self._raft
-        raft.log.applied = index
+        raft.log.applied_to(index)
         if raft.configuration.auto_leave:
             membership.leave_joint_if_due(raft)
 

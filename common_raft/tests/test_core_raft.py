@@ -65,17 +65,51 @@ def test_every_message_is_handled_by_somebody() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"id": 0}, "must be above 0"),
-        ({"voters": (0, 1)}, "must be above 0"),
+        ({"id": 0}, "id 0 must be a whole number from 1 to 18446744073709551615"),
+        ({"id": 2**64}, "id 18446744073709551616 must be a whole number from 1 to"),
+        ({"id": 1.0}, "id 1.0 must be"),
+        ({"id": True}, "id True must be"),
+        ({"voters": (0, 1)}, r"voters \(0, 1\) must be whole numbers from 1 to 18446744073709551615"),
+        ({"voters": (1, 2**64)}, "voters .* must be whole numbers"),
+        ({"voters": (1, "2")}, r"voters \(1, '2'\) must be whole numbers"),
         ({"voters": (1, 2, 2)}, "must differ"),
-        ({"heartbeat_tick": 10}, "below election_tick"),
-        ({"heartbeat_tick": 0}, "above 0"),
+        ({"heartbeat_tick": 10}, "heartbeat_tick 10 must be below election_tick 10"),
+        ({"heartbeat_tick": 0}, "heartbeat_tick 0 must be a whole number, 1 or above"),
+        ({"heartbeat_tick": 1.5}, "heartbeat_tick 1.5 must be a whole number"),
+        ({"election_tick": 2.5}, "election_tick 2.5 must be a whole number"),
+        ({"election_tick": "10"}, "election_tick '10' must be a whole number"),
+        ({"election_tick": True}, "election_tick True must be a whole number"),
+        ({"max_message_bytes": -1}, "max_message_bytes -1 must be a whole number, 0 or above"),
+        ({"max_inflight_messages": 0}, "max_inflight_messages 0 must be a whole number, 1 or above"),
+        ({"max_inflight_bytes": 0}, "max_inflight_bytes 0 must be a whole number, 1 or above"),
+        ({"max_uncommitted_bytes": -1}, "max_uncommitted_bytes -1 must be a whole number, 0 or above"),
+        ({"max_apply_bytes": -1}, "max_apply_bytes -1 must be a whole number, 0 or above"),
+        ({"max_apply_bytes": None}, "max_apply_bytes None must be a whole number"),
+        ({"pre_vote": "no"}, "pre_vote 'no' must be True or False"),
+        ({"check_quorum": 1}, "check_quorum 1 must be True or False"),
+        ({"lease_reads": None}, "lease_reads None must be True or False"),
         ({"lease_reads": True, "check_quorum": False}, "need check_quorum"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused(arguments: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         Config(**({"id": 1, "voters": (1, 2, 3)} | arguments))  # type: ignore[arg-type]
+
+
+def test_a_config_at_its_limits_is_taken() -> None:
+    """The rest sends, and applies, one entry at a time."""
+    config = Config(
+        id=2**64 - 1,
+        voters=(1, 2**64 - 1),
+        election_tick=2,
+        heartbeat_tick=1,
+        max_message_bytes=0,
+        max_inflight_messages=1,
+        max_inflight_bytes=1,
+        max_uncommitted_bytes=0,
+        max_apply_bytes=0,
+    )
+    assert RawNode(config, MemoryStorage(), Random(1)).id == 2**64 - 1
 
 
 def node(storage: MemoryStorage | None = None, **config: int | bool) -> RawNode:
@@ -160,6 +194,34 @@ def test_entries_that_came_went_and_came_back_are_not_persisted_before_their_las
     assert follower.persisted == 1
 
 
+@pytest.mark.parametrize("index", [0, 3])
+def test_only_what_was_handed_out_can_be_applied_and_nothing_is_taken_back(index: int) -> None:
+    """The third entry is committed, and waits in the log for the next Ready."""
+    restarted = node(MemoryStorage(HardState(1, 0, 3), 1, entries(1, 1, 1)), max_apply_bytes=2)
+    restarted.ready()
+    restarted.on_applied(1)
+    with pytest.raises(
+        ValueError, match=f"entry {index} cannot be the last one applied: .* from 1, .* to 2,"
+    ):
+        restarted.on_applied(index)
+    assert restarted.applied == 1
+    restarted.on_applied(1)
+    restarted.on_applied(2)
+    assert restarted.ready().committed_index == 3
+
+
+@pytest.mark.parametrize(
+    ("payloads", "others"),
+    [([b"a", "b"], "str"), ([bytearray(b"a"), None], "NoneType, bytearray"), (b"ab", "int"), ("ab", "str")],
+)
+def test_what_is_not_made_of_bytes_is_not_proposed(payloads: list[bytes], others: str) -> None:
+    leader = lead(node())
+    with pytest.raises(TypeError, match=f"must be bytes, not {others}$"):
+        leader.propose(payloads)
+    assert leader.last_index == 1
+    assert not leader._raft.uncommitted_bytes
+
+
 def test_a_state_machine_that_is_found_to_have_less_is_given_again_what_it_lacks() -> None:
     restarted = node(MemoryStorage(HardState(1, 0, 3), 1, entries(1, 1, 1)))
     restarted.ready()
@@ -201,6 +263,12 @@ def applied_node(*terms: int, commit: int | None = None, **config: int | bool) -
     restarted.ready()
     restarted.on_applied(commit)
     return restarted
+
+
+def apply_all(node: RawNode) -> None:
+    """Applies what is committed and on its disk, and drops what it sends meanwhile."""
+    node.ready()
+    node.on_applied(node.commit)
 
 
 def lead(node: RawNode) -> RawNode:
@@ -291,6 +359,8 @@ def test_a_snapshot_is_described_only_where_nothing_is_in_between() -> None:
 
 def test_a_snapshot_waits_for_the_entry_of_a_configuration_that_is_in_effect() -> None:
     follower = applied_node(1, 1, 2, commit=2)
+    follower.step(Heartbeat(1, 2, 2, 3, 0))
+    follower.ready()
     follower.apply_conf_change(3, resulting(1, 2, 3, 4))
     with pytest.raises(ValueError, match="being applied behind 2"):
         follower.snapshot_meta()
@@ -439,7 +509,7 @@ def test_an_append_that_a_leader_sent_before_a_change_counts_in_the_new_configur
     leader = lead(applied_node(1))
     index = leader.last_index
     leader.step(AppendResponse(1, 2, leader.term, index))
-    leader.on_applied(index)
+    apply_all(leader)
     leader.propose([b"a"])
     leader.on_persisted(leader.ready().number)
     assert leader.commit == index
@@ -462,16 +532,50 @@ def test_answers_to_a_round_of_reads_count_in_the_new_configuration_too() -> Non
 def test_the_limit_of_uncommitted_bytes_does_not_hold_up_a_change() -> None:
     leader = lead(applied_node(1, max_uncommitted_bytes=10))
     leader.step(AppendResponse(1, 2, leader.term, leader.last_index))
-    leader.on_applied(leader.last_index)
+    apply_all(leader)
     leader.propose([b"x" * 100])
     leader.propose_conf_change(change(ConfChangeKind.REMOVE, 3))
     assert leader.last_index == 4
 
 
+ADD_4 = ConfChange(ConfChangeKind.ADD_VOTER, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "complaint"),
+    [
+        (ConfChanges([ConfChange(0, 4)]), TypeError, "kind 0 must be of type ConfChangeKind"),  # type: ignore[arg-type]
+        (ConfChanges([ConfChange(7, 4)]), TypeError, "kind 7 must be of type ConfChangeKind"),  # type: ignore[arg-type]
+        (ConfChanges([(0, 4)]), TypeError, r"change \(0, 4\) must be of type ConfChange"),  # type: ignore[list-item]
+        (ConfChanges([ADD_4], 0), TypeError, "transition 0 must be of type Transition"),  # type: ignore[arg-type]
+        (ConfChanges([ADD_4], context="c"), TypeError, "context 'c' must be of type bytes"),  # type: ignore[arg-type]
+        (
+            change(ConfChangeKind.ADD_VOTER, 0),
+            ValueError,
+            "0 is no node's id: .* from 1 to 18446744073709551615",
+        ),
+        (change(ConfChangeKind.ADD_LEARNER, -1), ValueError, "-1 is no node's id"),
+        (change(ConfChangeKind.ADD_VOTER, 2**64), ValueError, "18446744073709551616 is no node's id"),
+        (change(ConfChangeKind.REMOVE, "2"), ValueError, "'2' is no node's id"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_change_that_others_could_not_read_is_not_proposed(
+    changes: ConfChanges, error: type[Exception], complaint: str
+) -> None:
+    leader = lead(applied_node(1))
+    leader.step(AppendResponse(1, 2, leader.term, leader.last_index))
+    apply_all(leader)
+    with pytest.raises(error, match=complaint):
+        leader.propose_conf_change(changes)
+    assert leader.last_index == 2
+    leader.propose_conf_change(change(ConfChangeKind.ADD_VOTER, 2**64 - 1))
+    assert leader.last_index == 3
+
+
 def test_a_transfer_ends_when_its_target_is_no_voter_any_more() -> None:
     leader = lead(applied_node(1))
     leader.step(AppendResponse(1, 2, leader.term, leader.last_index))
-    leader.on_applied(leader.last_index)
+    apply_all(leader)
     leader.transfer_leadership(3)
     leader.apply_conf_change(leader.last_index, ConfChanges(configuration=Configuration((1, 2), (), (3,))))
     leader.propose([b"a"])
@@ -514,7 +618,7 @@ def test_a_joint_configuration_is_left_even_if_a_transfer_stood_against_it_when_
     """Nothing else need ever be applied: the leader remembers by itself."""
     leader = lead(applied_node(1))
     leader.step(AppendResponse(1, 2, leader.term, leader.last_index))
-    leader.on_applied(leader.last_index)
+    apply_all(leader)
     leader.transfer_leadership(3)
     joint = Configuration((1, 2), (1, 2, 3), auto_leave=True)
     leader.apply_conf_change(leader.last_index, ConfChanges(configuration=joint))
