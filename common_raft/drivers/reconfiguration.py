@@ -161,13 +161,8 @@ class Reconfiguration:
         news = self._members.apply(index, change)
         if news:
             told = change.member
-            log.info(
-                "entry %d: %s member %x %s",
-                index,
-                change.kind.name.lower(),
-                told.id,
-                ",".join(told.peer_urls),
-            )
+            said = " ".join(filter(None, (told.name, *told.peer_urls, *told.client_urls)))
+            log.info("entry %d: %s member %x %s", index, change.kind.name.lower(), told.id, said)
         if change.origin == self._options.id:
             self._finish(change.sequence, None)
         return news

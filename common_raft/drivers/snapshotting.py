@@ -150,7 +150,10 @@ class Snapshotting:
 
     def give_up(self, error: BaseException) -> None:
         """There is no state to write just now: tried again when some more was applied."""
-        log.error("no snapshot at entry %d: %s", self._core.applied, error)
+        level = (
+            logging.INFO if isinstance(error, Overtaken) else logging.ERROR
+        )  # the leader's is newer, and there
+        log.log(level, "no snapshot at entry %d: %s", self._core.applied, error)
         self._taking = False
         self._due_at = self._core.applied + max(1, self._count // 10)
 
