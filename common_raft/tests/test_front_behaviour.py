@@ -172,6 +172,18 @@ def test_a_request_that_breaks_off_is_not_carried_out(served: Served, sent: byte
     assert b'"value":"mine"' in served.ask("GET", "/v2/keys/a").body
 
 
+# On granian Flask's thread goes on reading until the client ends: the process ends without it.
+@pytest.mark.parametrize("front", [front for front in FRONTS if front != "flask-granian"])
+def test_a_stop_cuts_a_request_off_that_is_not_whole_and_makes_no_fuss(
+    front: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(front) as served, served.connect() as client:
+        client.sendall(_PUT + b"Content-Length: 28\r\n\r\nvalue=theirs")
+        time.sleep(0.05)  # until it is being read
+        served.stop()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_granian_takes_no_chunks_for_flask_which_it_would_not_tell_how_they_end() -> None:
     with serving("flask-granian") as served, served.connect() as client:
         client.sendall(_PUT + b"Transfer-Encoding: chunked\r\n\r\n7\r\nvalue=1\r\n0\r\n\r\n")

@@ -96,7 +96,14 @@ async def serve_hypercorn(app: Any, listen: Sequence[Address], limits: Limits, s
     config.h11_max_incomplete_size = limits.header_bytes
     config.graceful_timeout = 2
     stop = asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(_but_cancelled)
     return _Task(serve(app, config, shutdown_trigger=stop.wait, mode="asgi"), stop.set, streams)
+
+
+def _but_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Before Python 3.12 asyncio takes a connection that is cut off by a stop for a failure, and says so at length."""
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
 
 
 async def start_granian(listen: Sequence[Address], api: Api, limits: Limits) -> Running:
