@@ -101,7 +101,7 @@ async def serve_hypercorn(app: Any, listen: Sequence[Address], limits: Limits, s
 
 
 def _but_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Before Python 3.12 asyncio takes a connection that is cut off by a stop for a failure, and says so at length."""
+    """Before Python 3.12 asyncio takes a connection that is cut off by a stop for a failure, and says so."""
     if not isinstance(context.get("exception"), asyncio.CancelledError):
         loop.default_exception_handler(context)
 
