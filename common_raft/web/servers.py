@@ -96,13 +96,15 @@ async def serve_hypercorn(app: Any, listen: Sequence[Address], limits: Limits, s
     config.h11_max_incomplete_size = limits.header_bytes
     config.graceful_timeout = 2
     stop = asyncio.Event()
-    asyncio.get_running_loop().set_exception_handler(_but_cancelled)
+    asyncio.get_running_loop().set_exception_handler(_but_cut_off)
     return _Task(serve(app, config, shutdown_trigger=stop.wait, mode="asgi"), stop.set, streams)
 
 
-def _but_cancelled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Before Python 3.12 asyncio takes a connection that is cut off by a stop for a failure, and says so."""
-    if not isinstance(context.get("exception"), asyncio.CancelledError):
+def _but_cut_off(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A stop cuts off connections that do not end by themselves.  That is no failure, and yet told as one, at length:
+    by asyncio before Python 3.12, of hypercorn's tasks, and by granian, which ends a future that was cancelled.
+    """
+    if not isinstance(context.get("exception"), asyncio.CancelledError | asyncio.InvalidStateError):
         loop.default_exception_handler(context)
 
 
@@ -122,6 +124,7 @@ async def start_granian(listen: Sequence[Address], api: Api, limits: Limits) -> 
         for server in servers:
             server.stop()
 
+    asyncio.get_running_loop().set_exception_handler(_but_cut_off)
     running = _Task(serve(), stop, streams)
     await running.until_reachable(addresses)
     return running

@@ -29,6 +29,12 @@ DEVIATIONS: Mapping[str, Deviation] = {
         lambda request: request.method == "HEAD" and request.body is not None and request.chunked,
         Request("HEAD", "/v2/keys/a", "x", chunked=True),
     ),
+    "a body in chunks": Deviation(
+        frozenset(("granian with Flask",)),
+        "411: granian does not tell a WSGI application whether all of it came",
+        lambda request: request.body is not None and request.chunked,
+        Request("PUT", "/v2/keys/a", "value=x", chunked=True),
+    ),
     "what is not ASCII, unescaped": Deviation(
         HYPERCORN,
         "h11 refuses it with 400; clients escape it",
