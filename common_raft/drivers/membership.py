@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from common_raft.core import ConfChange, ConfChangeKind, ConfChanges, LogDamaged
+from common_raft.core.configuration import is_id
 from common_raft.transport.links import Address, address_of, addresses_of
 
 #: As etcd 3.5.
@@ -291,7 +292,7 @@ def fault_of(change: Change) -> ChangeError | None:
         msgspec.msgpack.decode(msgspec.msgpack.encode(change), type=Change)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
         return ChangeError(Problem.REFUSED, f"not a change of members: {error}")
-    if not 0 < node_id < 1 << 64:
+    if not is_id(node_id):
         return ChangeError(Problem.REFUSED, f"member id {node_id}: it must be from 1 to 2^64 - 1")
     if change.kind in (ChangeKind.ADD, ChangeKind.UPDATE) and not addresses_of(urls):
         return ChangeError(

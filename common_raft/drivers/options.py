@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
+from common_raft.core.configuration import is_id
 from common_raft.transport.links import Address
 
-MAX_ID = 2**64 - 1
 MAX_PORT = 2**16 - 1
 
 
@@ -72,7 +72,7 @@ class NodeOptions:
 
 
 def _check_id(name: str, value: object) -> None:
-    if not isinstance(value, int) or not 1 <= value <= MAX_ID:
+    if not is_id(value):
         raise ValueError(f"{name} is {value!r}; it must be from 1 to 2**64 - 1")
 
 

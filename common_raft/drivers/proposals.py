@@ -109,12 +109,11 @@ class Proposals(Generic[Command, Result]):
 
     def _seal(self, commands: list[Command], done: list[Done[Result]], deadline: float) -> None:
         try:
-            payload = self._machine.encode(commands)
-            size = len(payload) if type(payload) is bytes else _no_bytes(payload)
-            fault = TOO_LARGE if size > MAX_COMMAND_BYTES else ""
+            payload = self._encode(commands)
+            fault = TOO_LARGE if len(payload) > MAX_COMMAND_BYTES else ""
         except Exception as error:  # of one of them, as a rule: the others are none the worse
-            size, fault = 0, f"the state machine cannot encode the command: {error!r}"
-        if (fault or size > MAX_BATCH_BYTES) and len(commands) > 1:
+            payload, fault = b"", f"the state machine cannot encode the command: {error!r}"
+        if (fault or len(payload) > MAX_BATCH_BYTES) and len(commands) > 1:
             middle = len(commands) // 2
             self._seal(commands[:middle], done[:middle], deadline)
             self._seal(commands[middle:], done[middle:], deadline)
@@ -128,6 +127,12 @@ class Proposals(Generic[Command, Result]):
         self._unsent.append(Batch(self._sequence, deadline, sealed, done))
         self._count += len(done)
         self._bytes += len(sealed)
+
+    def _encode(self, commands: list[Command]) -> bytes:
+        payload = self._machine.encode(commands)
+        if type(payload) is not bytes:
+            raise TypeError(f"encode gave {type(payload).__name__}, not bytes")
+        return payload
 
     def take_unsent(self, max_bytes: int) -> list[bytes]:
         """The oldest sealed batches that nobody has taken yet: until they hold ``max_bytes``, and one at least.
@@ -212,7 +217,3 @@ class Proposals(Generic[Command, Result]):
     def _forget(self, batch: Batch[Result]) -> None:
         self._count -= len(batch.done)
         self._bytes -= len(batch.sealed)
-
-
-def _no_bytes(payload: object) -> int:
-    raise TypeError(f"encode gave {type(payload).__name__}, not bytes")

@@ -53,6 +53,7 @@ class _Task:
 
     async def close(self, grace: float = 5.0) -> None:
         self._streams.stop()
+        asyncio.get_running_loop().set_exception_handler(_but_cut_off)
         self._stop()
         done, _ = await asyncio.wait([self._task], timeout=grace)
         if not done:
@@ -96,7 +97,6 @@ async def serve_hypercorn(app: Any, listen: Sequence[Address], limits: Limits, s
     config.h11_max_incomplete_size = limits.header_bytes
     config.graceful_timeout = 2
     stop = asyncio.Event()
-    asyncio.get_running_loop().set_exception_handler(_but_cut_off)
     return _Task(serve(app, config, shutdown_trigger=stop.wait, mode="asgi"), stop.set, streams)
 
 
@@ -124,7 +124,6 @@ async def start_granian(listen: Sequence[Address], api: Api, limits: Limits) -> 
         for server in servers:
             server.stop()
 
-    asyncio.get_running_loop().set_exception_handler(_but_cut_off)
     running = _Task(serve(), stop, streams)
     await running.until_reachable(addresses)
     return running
