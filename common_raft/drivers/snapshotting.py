@@ -150,10 +150,13 @@ class Snapshotting:
 
     def give_up(self, error: BaseException) -> None:
         """There is no state to write just now: tried again when some more was applied."""
-        level = (
-            logging.INFO if isinstance(error, Overtaken) else logging.ERROR
-        )  # the leader's is newer, and there
-        log.log(level, "no snapshot at entry %d: %s", self._core.applied, error)
+        overtaken = isinstance(error, Overtaken)  # the leader's is newer, and there: nothing is wrong
+        log.log(
+            logging.INFO if overtaken else logging.ERROR,
+            "no snapshot at entry %d: %s",
+            self._core.applied,
+            error,
+        )
         self._taking = False
         self._due_at = self._core.applied + max(1, self._count // 10)
 
